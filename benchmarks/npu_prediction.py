@@ -59,11 +59,11 @@ def child(name: str, seed: int) -> None:
     from vconv.convert.patches.base import applied
     from vconv.convert.patches.gelu_erf import PATCH
     from vconv.convert.sources.table import Request, open_source
-    from vconv.workflows import originals
+    from vconv.workflows import sample_images
 
     with tempfile.TemporaryDirectory() as scratch:
         source = open_source(Request(systems.find(name), f"synthetic:{seed}"), Path(scratch))
-        pixel_values, _ = originals.sample(source.folder, (), 0, image_size(source))
+        pixel_values, _ = sample_images.sample(source.folder, (), 0, image_size(source))
         model = models.load(source.folder, source.network)
         outputs, names = models.Outputs(model, source.network).eval(), output_names(source.network)
         images = torch.from_numpy(pixel_values)

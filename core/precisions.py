@@ -88,10 +88,7 @@ def limits_of(name: str) -> str:
     return PRECISIONS[name].limits if name in PRECISIONS else name
 
 
-def torch_precisions() -> dict[str, Precision]:
-    """Return the precisions in which torch variants are run, by name."""
-    return {name: precision for name, precision in PRECISIONS.items() if precision.of_torch}
-
-
+TORCH_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.of_torch}
+"""The precisions in which torch variants are run."""
 REDUCED_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.reduced}
 """The precisions in which an export can make more graphs."""

@@ -44,7 +44,7 @@ class Seen:
 
 
 def observe(
-    graph: Path, pixel_values: Array, device: Device, channels: Sequence[str] = (), batch: int = 1
+    graph: Path, images: Sequence[Array], device: Device, channels: Sequence[str] = (), batch: int = 1
 ) -> dict[str, Seen]:
     """Run a graph on images, and return the range of every float32 value that it computes.
 
@@ -52,7 +52,7 @@ def observe(
 
     Args:
         graph: a graph in float32, with its weights beside it.
-        pixel_values: float32 (N, 3, H, W), N a multiple of ``batch``.
+        images: arrays of images, each of one size: float32 (N, 3, H, W), N a multiple of ``batch``.
         device: the CPU.
         channels: the names of the values whose channels are measured too.
         batch: the number of images that the graph takes.
@@ -72,9 +72,10 @@ def observe(
     model.graph.output.extend(helper.make_tensor_value_info(name, _FLOAT, None) for name in joins)
     run = piece_of_session(model, graph.parent, list(joins), device)
     found: dict[str, Array] = {}
-    for start in range(0, len(pixel_values), batch):
-        for name, value in run({INPUT: pixel_values[start : start + batch]}).items():
-            found[name] = joins[name](found[name], value) if name in found else value.copy()
+    for pixel_values in images:
+        for start in range(0, len(pixel_values), batch):
+            for name, value in run({INPUT: pixel_values[start : start + batch]}).items():
+                found[name] = joins[name](found[name], value) if name in found else value.copy()
     return {name: _seen(found, name) for name in names}
 
 

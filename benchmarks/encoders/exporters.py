@@ -37,7 +37,7 @@ from vconv.types import Array, Arrays, Status
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.metrics import measure
 from vconv.validators.accuracy.verdicts import judge
-from vconv.workflows.originals import SAMPLE_IMAGES
+from vconv.workflows.sample_images import SAMPLE_IMAGES
 
 LIMIT = STRICT["fp32", "fp32"]
 WEIGHTS = "synthetic:0"

@@ -34,7 +34,7 @@ from vconv.validators.accuracy import golden
 from vconv.validators.accuracy.limits import STRICT
 from vconv.validators.accuracy.metrics import measure
 from vconv.validators.accuracy.verdicts import judge, overall
-from vconv.workflows.reduction_plans import Planner
+from vconv.workflows.reduction_plans import Calibration, Planner
 
 FACTOR = 2.0**17
 CHANNELS = 4
@@ -127,7 +127,8 @@ def _refusal(system: System, weights: Path, target: Path) -> str:
 
 def _planner(artifact: Path, calibration: Path) -> Planner:
     images = [Image.open(path) for path in sorted(calibration.iterdir())]
-    return Planner(artifact, preprocess(artifact, images), 1, None, find_device("cpu"), lambda _: None)
+    calibration = Calibration(preprocess(artifact, images), made_up=False)
+    return Planner(artifact, calibration, 1, None, find_device("cpu"), lambda _: None)
 
 
 def _random(planner: Planner, kept: frozenset[str]) -> dict[str, Any]:

@@ -12,18 +12,16 @@ from pydantic import Field, field_validator
 
 from vconv import documents
 from vconv.artifact import schema1
+from vconv.artifact.record import Inside, Record, Side
 from vconv.artifact.records import (
     AuthorsRecord,
     AxisRecord,
     ComplexityRecord,
     FileRecord,
     GoldenRecord,
-    Inside,
     OriginalRecord,
     PatchRecord,
     PositionsRecord,
-    Record,
-    Side,
     SourceRecord,
     SystemRecord,
     VariantRecord,

@@ -5,37 +5,12 @@ Names of engines, precisions, patches, passes and outputs are plain text here; o
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-def _inside(name: str) -> str:
-    """Return a path, or refuse it if it could lead out of the artifact on any operating system."""
-    parts = name.split("/")
-    if {"", ".", ".."} & set(parts) or set(name) & set("\\:\0"):
-        raise ValueError("not a path inside the artifact")
-    return name
-
-
-Inside = Annotated[str, AfterValidator(_inside)]
-"""A path inside the artifact, with ``/`` between its parts. Every record identifies a file by this path."""
-
-
-Count = Annotated[int, Field(ge=0, lt=2**63)]
-"""A number of things, such as bytes."""
-Length = Annotated[int, Field(ge=1, lt=2**31)]
-"""The length of an axis."""
-Side = Annotated[int, Field(ge=1, le=2**16)]
-"""The height or width of an image: the formats of images go no further."""
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""A hash in hexadecimal."""
-
-
-class Record(BaseModel):
-    """A frozen part of a manifest; unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from vconv.artifact.record import Count, Inside, Length, Record, Sha256, Side
+from vconv.artifact.reduction_records import ReductionRecord
 
 
 class SystemRecord(Record):
@@ -224,44 +199,6 @@ class OfflineRecord(Record):
     gears_size: tuple[tuple[Side, Side], ...] = ()
     command: tuple[str, ...]
     route: Literal["om", "air"] = "om"
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-"""A part of a whole."""
-
-
-class RangeRecord(Record):
-    """The range that a quantised graph represents by the numbers 0 to 255: see docs/precisions.md."""
-
-    least: float = Field(le=0, allow_inf_nan=False)
-    greatest: float = Field(ge=0, allow_inf_nan=False)
-
-
-class LossesRecord(Record):
-    """What is lost on the calibration images: see :mod:`vconv.validators.accuracy.losses`."""
-
-    cosine: float
-    neighbours: Share | None
-    top1: Share | None
-
-
-class ReductionRecord(Record):
-    """How a graph in reduced precision was planned.
-
-    ``kept`` are the nodes that the plan keeps in float32, beside those that every such graph keeps.
-    ``quantised`` has the range of what is multiplied by each quantised weight; None if each run finds it.
-    ``images`` is the number of calibration images; 0 if no plan was needed. ``made_up`` says whether they
-    were made up, and not photographs. ``share`` is the share of the multiply-adds in low precision.
-    ``max_drop`` is the greatest loss that was asked for, and ``losses`` are those on the calibration images.
-    """
-
-    kept: tuple[str, ...] = ()
-    quantised: dict[str, RangeRecord | None] = Field(default_factory=dict)
-    images: Count = 0
-    made_up: bool = False
-    share: Share
-    max_drop: Share | None = None
-    losses: LossesRecord | None = None
 
 
 class VariantRecord(Record):

@@ -24,7 +24,7 @@ from vconv.runtime.inputs.preprocessing import normalisation
 from vconv.types import MANIFEST_FILE, Say
 from vconv.validators.accuracy.golden import Reference, run_reference
 from vconv.validators.foreign.readings import Reading, readings, wanted
-from vconv.workflows import originals
+from vconv.workflows import originals, sample_images
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Against:
         made = source.image_size
         if (made, whole) in self._judges:
             return self._judges[made, whole]
-        pixel_values, images = originals.sample(source.folder, self.photographs, self.seed, made)
+        pixel_values, images = sample_images.sample(source.folder, self.photographs, self.seed, made)
         if whole:
             pixel_values = on_whole_levels(pixel_values, *normalisation(source.folder))
         rounded = ", their grey levels rounded" if whole else ""

@@ -35,7 +35,7 @@ from vconv.validators.report.journal import Journal, JournalTable, open_journal
 from vconv.validators.report.rows import VariantRow
 from vconv.validators.validation import Candidate
 from vconv.workflows.checks import CheckedArtifact
-from vconv.workflows.originals import require_size
+from vconv.workflows.sample_images import require_size
 
 FEATURES = ("pooled", "cls")
 """The outputs that are one vector an image: the first that a network has is compared from image to image."""

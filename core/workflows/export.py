@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -34,30 +34,25 @@ from vconv.convert.sources.counterparts import counterpart
 from vconv.convert.sources.names import find_system
 from vconv.convert.sources.table import DEFAULT_HUB, Request, open_source
 from vconv.convert.weights.ledger import Line
-from vconv.errors import ExportCheckError, InputError
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import open_images
 from vconv.surroundings import own_surroundings
-from vconv.types import FROM_IMAGES, GRAPHS, WEIGHTS_FILE, Check, Say, Status, silent
-from vconv.validators import validation
+from vconv.types import WEIGHTS_FILE, Check, Say, silent
 from vconv.validators.accuracy import golden as golden_room
 from vconv.validators.accuracy.golden import GOLDEN_FILE, Reference
-from vconv.validators.accuracy.limits import open_limits
 from vconv.validators.accuracy.other_sizes import other_sizes
 from vconv.validators.checks.graphs import check_graph
-from vconv.validators.checks.inspected_graph import open_graph
 from vconv.validators.checks.integrity import verify_tensors
-from vconv.validators.checks.reduced import check_reduced
 from vconv.validators.faults import classes
 from vconv.validators.report.rows import VariantRow
-from vconv.workflows import authors_weights, candidates, card, originals
+from vconv.workflows import authors_weights, card, sample_images
 from vconv.workflows.air_graph import provisional
 from vconv.workflows.background import in_background
+from vconv.workflows.export_checks import check_plans, judged, opened_graphs, refuse_failures
 from vconv.workflows.export_manifest import Exported, assemble, hashed
 from vconv.workflows.export_options import asked_outputs, check_options, reduced_precisions, size_request
-from vconv.workflows.image_graph import check_image_graphs
 from vconv.workflows.offline_options import ONNX, offline_order, offline_row
-from vconv.workflows.reduced import Reduced, calibration_images, reduced_graphs, write_reduced
+from vconv.workflows.reduced import Reduced, calibration_images, write_reduced
 
 DEFAULT_OUT = "artifacts"
 RANK3, RANK4 = "rank3", "rank4"
@@ -215,7 +210,7 @@ def export(
         made_size = image_size(source)
         if by_size:
             require_sizes(by_size, made_size, size_bounds(source.network))
-        pixel_values, names = originals.sample(source.folder, photographs, seed, made_size)
+        pixel_values, names = sample_images.sample(source.folder, photographs, seed, made_size)
         steps = _image_processing(source) if with_preprocessing else None
         prepared = prepare(folder, source, say, keep_dtype)
         beside = authors_weights.planned(folder, source, keep_dtype, allow_lossy) if for_authors else None
@@ -235,34 +230,22 @@ def export(
         authors, compared = authors_weights.written(beside, folder, say)
         conversion = prepared.written(lines, sha256, passes)
         reference: Reference | None = None
+        sides = Interface(source.network, made_size, any_size=any_size).sides
+        elsewhere = other_sizes(made_size, sides, by_size)
         if golden:
             say("running the reference in fp32 and float64")
-            sides = Interface(source.network, made_size, any_size=any_size).sides
-            elsewhere = other_sizes(made_size, sides, by_size)
             reference = golden_room.run_reference(source, pixel_values, sizes=elsewhere)
             golden_room.save(folder / GOLDEN_FILE, reference)
         write_configurations(folder / ORIGINAL_FOLDER, *source.own_configurations)
         made_reduced: list[Reduced] = []
         if reduced:
-            planned_on = calibration_images(source.folder, calibrating, seed, made_size)
+            planned_on = calibration_images(source.folder, calibrating, seed, made_size, elsewhere)
             made_reduced = write_reduced(
                 *(folder, reduced, planned_on, batch, max_drop, find_device("cpu"), say)
             )
-        graphs = [
-            open_graph(
-                folder,
-                graph.path,
-                WEIGHTS_FILE,
-                conversion.network,
-                made_size,
-                fixed,
-                any_size=any_size and not fixed and not graph.from_images,
-                from_images=graph.from_images,
-            )
-            for graph in (*GRAPHS, *([FROM_IMAGES] if steps else []))
-            for fixed in (batch if graph.for_npu else None,)
-        ]
-        graphs += reduced_graphs(folder, graphs, made_reduced)
+        graphs = opened_graphs(
+            *(folder, conversion.network, made_size, batch, any_size, steps is not None, made_reduced)
+        )
         checks = [tensors, *compared, *(check for graph in graphs for check in check_graph(graph))]
         compiled: CompiledGraph | None = None
         by_air = order is not None and order.route is AIR_ROUTE
@@ -283,21 +266,13 @@ def export(
             offline_air.make(folder, stage.scratch, order, command, manifest, say)
             made = made.model_copy(update={"files": hashed(done)})
         artifact = Artifact(folder, made)
-        by_path = {graph.name: graph for graph in graphs}
-        checks += [
-            check
-            for record in made.variants
-            if record.reduction
-            for check in check_reduced(artifact, record, by_path[record.path])
-        ]
+        checks += check_plans(artifact, graphs)
         rows: Sequence[VariantRow] = ()
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if reference:
-            to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
-            limits = open_limits("strict")
-            rows = judged_elsewhere(validation.run(to_run, limits, None, say).rows)
-            checks += check_image_graphs(artifact, reference, limits)
-        _refuse_failures(rows, checks, {record.variant for record in made.variants if record.reduction})
+            rows, image_checks = judged(artifact, reference, say)
+            checks += image_checks
+        refuse_failures(artifact, rows, checks)
         if without_weights:
             (folder / WEIGHTS_FILE).unlink()
         made.save(folder)
@@ -342,40 +317,3 @@ def _written(
     entries = read_header(prepared.plan.path)
     fault_of = partial(classes.of_tensor, prepared.network)
     return lines, sha256, verify_tensors(lines, source.entries, entries, fault_of, say, source.matches)
-
-
-def judged_elsewhere(rows: Sequence[VariantRow]) -> list[VariantRow]:
-    """Leave out what one engine skips, if another one judged the same variant.
-
-    ONNX Runtime computes a graph in float16 in float32 on a CPU; the simulation of rounding judges it.
-    """
-    judged = {row.variant for row in rows if row.status is not Status.SKIPPED}
-    return [row for row in rows if row.status is not Status.SKIPPED or row.variant not in judged]
-
-
-def _refuse_failures(rows: Sequence[VariantRow], checks: Iterable[Check], reduced: Collection[str]) -> None:
-    """Refuse an export of which a variant or a check failed.
-
-    Args:
-        rows: the judged variants.
-        checks: the checks.
-        reduced: the names of the variants in reduced precision.
-    """
-    failures = validation.worst_failures(row for row in rows if row.variant not in reduced)
-    failures += [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
-    lossy = validation.worst_failures(row for row in rows if row.variant in reduced)
-    if lossy and not failures:
-        raise InputError(
-            "these weights lose too much in reduced precision",
-            got="; ".join(lossy),
-            expected="every variant within strict limits on the recorded images",
-            fix="use --precision auto in place of fp16; for the others, give --calibration more photographs "
-            "like those that are recorded, or a smaller --max-drop",
-        )
-    if failures:
-        raise ExportCheckError(
-            "the export does not agree with its reference",
-            got="; ".join([*failures, *lossy]),
-            expected="every variant within strict limits and every check passed",
-            fix="report this: nothing was kept",
-        )

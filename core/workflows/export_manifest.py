@@ -16,13 +16,10 @@ from vconv.artifact.records import (
     FileRecord,
     GoldenRecord,
     GraphRecord,
-    LossesRecord,
     OfflineRecord,
     OriginalRecord,
     PatchRecord,
     PositionsRecord,
-    RangeRecord,
-    ReductionRecord,
     SizedGoldenRecord,
     SourceRecord,
     SystemRecord,
@@ -287,7 +284,7 @@ def _offline(
 
 
 def _reduced(done: Exported, one: Reduced, graph: InspectedGraph, patches: tuple[str, ...]) -> VariantRecord:
-    plan, lost = one.plan, one.losses
+    plan = one.plan
     plain = next(variant for variant in GRAPHS if variant.path == graph.path.name)
     net, any_size = done.conversion.network, graph.any_size
     return VariantRecord(
@@ -299,22 +296,7 @@ def _reduced(done: Exported, one: Reduced, graph: InspectedGraph, patches: tuple
         patches=patches,
         contract=_contract(graph, net, done.size, any_size),
         graph=_graph(graph, (*done.conversion.passes[graph.path.name], *one.passes[graph.name])),
-        reduction=ReductionRecord(
-            kept=tuple(sorted(plan.kept)),
-            quantised={
-                name: RangeRecord(least=how.activation.least, greatest=how.activation.greatest)
-                if how.activation
-                else None
-                for name, how in sorted(plan.quantised.items())
-            },
-            images=one.images if lost else 0,
-            made_up=one.made_up and lost is not None,
-            share=one.share,
-            max_drop=one.max_drop if lost else None,
-            losses=LossesRecord(cosine=lost.cosine, neighbours=lost.neighbours, top1=lost.top1)
-            if lost
-            else None,
-        ),
+        reduction=one.record(),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from vconv.artifact.reduction_records import LossesRecord, RangeRecord, ReductionRecord
 from vconv.convert.ascend.atc import KEEP_DTYPE_FILE
 from vconv.convert.reduced import choices, writing
 from vconv.convert.reduced.plan import Plan
@@ -16,29 +17,16 @@ from vconv.precisions import INT8_DYNAMIC, MIXED, PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import preprocess
-from vconv.types import GRAPHS, WEIGHTS_FILE, Array, Say
+from vconv.types import GRAPHS, Say
 from vconv.validators.accuracy.losses import Losses
-from vconv.validators.checks.inspected_graph import InspectedGraph, open_graph
-from vconv.workflows import originals
-from vconv.workflows.originals import SAMPLE_IMAGES
-from vconv.workflows.reduction_plans import Planner
+from vconv.validators.accuracy.other_sizes import images_at
+from vconv.workflows import sample_images
+from vconv.workflows.reduction_plans import Calibration, Planner
+from vconv.workflows.sample_images import SAMPLE_IMAGES
 
 _MADE_UP = 16
 """The number of made-up images on which plans are made if there are no photographs."""
 _FOR_NPU = next(graph.path for graph in GRAPHS if graph.for_npu)
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The images on which plans are made.
-
-    Args:
-        pixel_values: float32 (N, 3, H, W), normalised.
-        made_up: whether they are made up, and not photographs.
-    """
-
-    pixel_values: Array
-    made_up: bool
 
 
 @dataclass(frozen=True)
@@ -63,9 +51,33 @@ class Reduced:
     made_up: bool
     max_drop: float | None
 
+    def record(self) -> ReductionRecord:
+        """Return what the manifest says of it. Of images, only a precision with a choice says something."""
+        lost = self.losses
+        return ReductionRecord(
+            kept=tuple(sorted(self.plan.kept)),
+            quantised={
+                name: RangeRecord(least=how.activation.least, greatest=how.activation.greatest)
+                if how.activation
+                else None
+                for name, how in sorted(self.plan.quantised.items())
+            },
+            images=self.images if lost else 0,
+            made_up=self.made_up and lost is not None,
+            share=self.share,
+            max_drop=self.max_drop if lost else None,
+            losses=LossesRecord(cosine=lost.cosine, neighbours=lost.neighbours, top1=lost.top1)
+            if lost
+            else None,
+        )
+
 
 def calibration_images(
-    folder: Path, photographs: Sequence[Image.Image], seed: int, size: tuple[int, int]
+    folder: Path,
+    photographs: Sequence[Image.Image],
+    seed: int,
+    size: tuple[int, int],
+    elsewhere: Sequence[tuple[int, int]] = (),
 ) -> Calibration:
     """Preprocess photographs, or, if there are none, made-up images: other ones than those that are recorded.
 
@@ -74,24 +86,12 @@ def calibration_images(
         photographs: the photographs.
         seed: the seed of the recorded images, if they are made up.
         size: (height, width) that the preprocessed images must have.
+        elsewhere: other sizes at which the artifact is judged.
     """
     images = photographs or natural_images(_MADE_UP, seed + SAMPLE_IMAGES)
     pixel_values = preprocess(folder, images)
-    originals.require_size(pixel_values, size)
-    return Calibration(pixel_values, made_up=not photographs)
-
-
-def reduced_graphs(
-    folder: Path, graphs: Sequence[InspectedGraph], made: Sequence[Reduced]
-) -> list[InspectedGraph]:
-    """Read the graphs in reduced precision, each beside what the graph in float32 is compared with."""
-    plain = {graph.name: graph for graph in graphs}
-    return [
-        open_graph(folder, path, weights, like.network, like.size, like.batch, any_size=like.any_size)
-        for one in made
-        for path in one.passes
-        for weights, like in ((f"{one.plan.precision}/{WEIGHTS_FILE}", plain[Path(path).name]),)
-    ]
+    sample_images.require_size(pixel_values, size)
+    return Calibration(pixel_values, not photographs, tuple(images_at(pixel_values, elsewhere)))
 
 
 def write_reduced(
@@ -122,7 +122,7 @@ def write_reduced(
     planned = any(PRECISIONS[precision].planned for precision in precisions)
     if calibration.made_up and planned:
         say("plans are made on made-up images: --calibration takes photographs")
-    planner = Planner(folder, calibration.pixel_values, batch, max_drop, device, say)
+    planner = Planner(folder, calibration, batch, max_drop, device, say)
     found = []
     for precision in precisions:
         if not planner.possible(precision):

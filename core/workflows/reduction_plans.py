@@ -30,7 +30,7 @@ from vconv.runtime.engines.onnxruntime import piece_of_session
 from vconv.runtime.engines.rounding import rounded
 from vconv.types import GRAPHS, INPUT, WEIGHTS_FILE, Array, Say, Status
 from vconv.validators.accuracy.limits import STRICT
-from vconv.validators.accuracy.losses import Losses, losses
+from vconv.validators.accuracy.losses import Losses, greatest, losses
 from vconv.validators.accuracy.metrics import vector_relative_error
 from vconv.validators.accuracy.verdicts import judge, overall
 
@@ -40,12 +40,32 @@ _RANKED_ON = 4
 """The number of images on which products are ranked by what quantising each of them alone costs."""
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """The images on which plans are made.
+
+    Args:
+        pixel_values: float32 (N, 3, H, W), normalised.
+        made_up: whether they are made up, and not photographs.
+        elsewhere: images of other sizes, if the dynamic graph takes images of any size.
+    """
+
+    pixel_values: Array
+    made_up: bool
+    elsewhere: tuple[Array, ...] = ()
+
+    @property
+    def every(self) -> tuple[Array, ...]:
+        """All images, an array for each size."""
+        return (self.pixel_values, *self.elsewhere)
+
+
 class Planner:
     """Plans one precision after another.
 
     Args:
         folder: the artifact; its weights file and its graphs in float32 are written.
-        pixel_values: the images on which plans are made, float32 (N, 3, H, W), normalised.
+        images: the images on which plans are made.
         batch: the batch of the graph for an NPU.
         max_drop: the greatest share of anything that may be lost on the images, beside the limits of the
             precision; None for the limits alone.
@@ -56,13 +76,13 @@ class Planner:
     def __init__(
         self,
         folder: Path,
-        pixel_values: Array,
+        images: Calibration,
         batch: int,
         max_drop: float | None,
         device: Device,
         say: Say,
     ) -> None:
-        self._folder, self._images = folder, pixel_values
+        self._folder, self._images = folder, images
         self._batch, self._max_drop, self._device, self._say = batch, max_drop, device, say
         self.models = {graph.path: typed(ir.load(folder / graph.path)) for graph in GRAPHS}
         self._entries = read_header(folder / WEIGHTS_FILE)
@@ -171,24 +191,26 @@ class Planner:
         return choices.quantised(groups, self._entries, channels)
 
     def _observed(self, name: str, channels: Sequence[str] = ()) -> dict[str, Seen]:
-        batch = 1 if name == _DYNAMIC else self._batch
-        images = self._images[np.arange(math.ceil(len(self._images) / batch) * batch) % len(self._images)]
+        batch, images = 1, self._images.every
+        if name == _FOR_NPU:
+            batch, fixed = self._batch, self._images.pixel_values
+            images = (fixed[np.arange(math.ceil(len(fixed) / batch) * batch) % len(fixed)],)
         return observe(self._folder / name, images, self._device, channels, batch)
 
     @cached_property
-    def _expected(self) -> dict[str, Array]:
-        """The outputs of the graph in float32 on the images."""
-        return self._run(self.models[_DYNAMIC], False, self._images)
+    def _expected(self) -> list[dict[str, Array]]:
+        """The outputs of the graph in float32 on the images of each size."""
+        return self._run(self.models[_DYNAMIC], False, self._images.every)
 
-    def _run(self, model: ir.Model, rounds: bool, images: Array) -> dict[str, Array]:
+    def _run(self, model: ir.Model, rounds: bool, images: Sequence[Array]) -> list[dict[str, Array]]:
         proto = ir.to_proto(model)
         names = [value.name for value in proto.graph.output]
         graph = rounded(proto) if rounds else proto
         piece = piece_of_session(graph, self._folder, names, self._device, plain=rounds)
-        return in_batches(lambda batch: piece({INPUT: batch}), images, 1)
+        return [in_batches(lambda batch: piece({INPUT: batch}), one, 1) for one in images]
 
-    def _computed(self, plan: Plan, images: Array) -> dict[str, Array]:
-        """Run a plan's graph on images. Its weights are narrowed while it runs, or were quantised before."""
+    def _computed(self, plan: Plan, images: Sequence[Array]) -> list[dict[str, Array]]:
+        """Run a plan's graph on images of each size. Weights are narrowed as it runs, or were quantised."""
         narrow = plan.precision in NARROW_TYPES
         model = ir.from_proto(ir.to_proto(self.models[_DYNAMIC]))
         context = PassContext(entries=self._entries if narrow else self._quantised, plan=plan)
@@ -199,19 +221,19 @@ class Planner:
 
     def tried(self, plan: Plan) -> Tried:
         """Run a plan's graph on the images, and judge it by the limits and the greatest loss."""
-        found = self._computed(plan, self._images)
-        limits = PRECISIONS[plan.precision].limits
-        verdicts = judge(found, self._expected, STRICT[limits, limits])
-        lost = losses(found, self._expected)
+        found, limits = self._computed(plan, self._images.every), PRECISIONS[plan.precision].limits
+        pairs = list(zip(found, self._expected, strict=True))
+        passed = [overall(judge(*pair, STRICT[limits, limits])) is Status.PASSED for pair in pairs]
+        lost = greatest([losses(*pair) for pair in pairs])
         within = self._max_drop is None or lost.worst <= self._max_drop
-        return Tried(within and overall(verdicts) is Status.PASSED, lost)
+        return Tried(within and all(passed), lost)
 
     def _cost(self, plan: Plan) -> float:
-        images = self._images[:_RANKED_ON]
-        found = self._computed(plan, images)
+        images = self._images.pixel_values[:_RANKED_ON]
+        (found,) = self._computed(plan, [images])
         errors = [
             vector_relative_error(found[name].astype(np.float64), wanted[: len(images)].astype(np.float64))
-            for name, wanted in self._expected.items()
+            for name, wanted in self._expected[0].items()
         ]
         return float(np.nan_to_num(np.mean(errors), nan=np.inf))
 

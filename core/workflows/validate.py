@@ -48,7 +48,7 @@ from vconv.validators.report.document import (
 )
 from vconv.validators.report.page import page
 from vconv.validators.validation import Looks, RunResult
-from vconv.workflows import card, originals, page_data
+from vconv.workflows import card, originals, page_data, sample_images
 from vconv.workflows.against import AskedReference
 from vconv.workflows.bisect import explain_failures
 from vconv.workflows.checks import CheckedArtifact, check_artifact
@@ -279,7 +279,7 @@ def _report(
         reference=reference,
         inputs=InputsRow.model_validate(found.inputs),
         manifest=ManifestIdentity.model_validate(page_data.identity(found.artifact)),
-        preprocessing_ms_per_image=originals.preprocessing_ms(found.artifact.folder),
+        preprocessing_ms_per_image=sample_images.preprocessing_ms(found.artifact.folder),
         **trial.described(),
         timing=TimingRow.model_validate(plan),
         checks=tuple(CheckRow.model_validate(check) for check in found.checks),

@@ -27,7 +27,7 @@ from vconv.validators.report.document import (
 )
 from vconv.validators.report.page import page
 from vconv.validators.validation import Looks
-from vconv.workflows import candidates, foreign, originals, page_data
+from vconv.workflows import candidates, foreign, page_data, sample_images
 from vconv.workflows.against import AskedReference, inputs_of, open_against
 from vconv.workflows.foreign_causes import explain_failures
 from vconv.workflows.run_plan import RunPlan
@@ -85,7 +85,7 @@ def validate_graphs(
         ]
         run = validation.run(listed, limits, plan, log.say, looks=Looks(patch_maps=gallery.look))
         found = explain_failures(graphs, run.rows, log.say)
-        preprocessing = originals.preprocessing_ms(judge.source.folder)
+        preprocessing = sample_images.preprocessing_ms(judge.source.folder)
         described = inputs_of(against)
     checks = [*understood.left_out, *(check for graph in graphs for check in graph.checks)]
     ranked = ranking.rank(run.rows, run.machine)

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from vconv.runtime.devices.base import Device
-from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession, Provider
+from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
+from vconv.runtime.engines.providers import Provider
 
 PROVIDERS: Mapping[str, Provider] = {
     "cuda": Provider(

@@ -18,7 +18,7 @@ IMAGES = CHANCE.standard_normal((6, 3, 4, 4), np.float32)
 KERNELS = CHANCE.standard_normal((5, 3, 2, 2), np.float32)
 
 
-def save(folder: Path, batch: int | str, opset: int) -> Path:
+def save(folder: Path, batch: int | str, opset: int, side: int | str = 4) -> Path:
     """Write a graph that gives patches, tokens, something of whole numbers, and a scalar."""
     node = helper.make_node
     nodes = [
@@ -29,7 +29,7 @@ def save(folder: Path, batch: int | str, opset: int) -> Path:
         node("ReduceMax", ["tokens"], ["greatest"], keepdims=0),
         node("Exp", ["tokens"], ["y"]),
     ]
-    shape = [batch, 3, 4, 4]
+    shape = [batch, 3, side, side]
     made = helper.make_graph(
         nodes,
         "g",
@@ -62,7 +62,7 @@ def test_the_least_and_the_greatest_of_every_value_are_found(
     graph = save(tmp_path, batch, opset)
     before = graph.read_bytes()
     found = observe(
-        graph, IMAGES, find_device("cpu"), ["tokens", "y"], batch if isinstance(batch, int) else 1
+        graph, [IMAGES], find_device("cpu"), ["tokens", "y"], batch if isinstance(batch, int) else 1
     )
     made = tokens(IMAGES)
     assert set(found) == {"patches", "rows5", "tokens", "greatest", "y"}, "ArgMax gives whole numbers"
@@ -84,10 +84,21 @@ def test_the_least_and_the_greatest_of_every_value_are_found(
 def test_each_image_counts(tmp_path: Path) -> None:
     images = IMAGES.copy()
     images[3] *= 100
-    found = observe(save(tmp_path, "n", 18), images, find_device("cpu"), ["tokens"])["tokens"]
+    found = observe(save(tmp_path, "n", 18), [images], find_device("cpu"), ["tokens"])["tokens"]
     made = tokens(images)
     assert found.least == pytest.approx(made.min(), rel=1e-5)
     assert found.magnitude == pytest.approx(np.abs(made).max(), rel=1e-5)
+
+
+def test_images_of_every_size_count(tmp_path: Path) -> None:
+    graph = save(tmp_path, "n", 18, side="side")
+    small = 100 * IMAGES[:1, :, :2, :2]
+    found = observe(graph, [IMAGES, small], find_device("cpu"), ["tokens"])["tokens"]
+    (patch,) = np.einsum("nchw,kchw->nk", small.astype(np.float64), KERNELS.astype(np.float64))
+    made = tokens(IMAGES)
+    expected = [np.minimum(made.min(axis=(0, 1)), patch), np.maximum(made.max(axis=(0, 1)), patch)]
+    assert np.abs(patch).max() > np.abs(made).max()
+    np.testing.assert_allclose(found.channels, np.stack(expected), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(("least", "greatest", "magnitude"), [(-3, 2, 3), (1, 2, 2), (-2, -1, 2), (0, 0, 0)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,6 +45,20 @@ def losses(actual: Arrays, expected: Arrays) -> Losses:
         top1=float((actual[LOGITS].argmax(axis=1) != expected[LOGITS].argmax(axis=1)).mean())
         if LOGITS in expected
         else None,
+    )
+
+
+def greatest(parts: Sequence[Losses]) -> Losses:
+    """Return the greatest of what was lost on several sets of images; NaN if one is NaN."""
+
+    def worst(values: Sequence[float | None]) -> float | None:
+        known = [value for value in values if value is not None]
+        return float(np.max(known)) if known else None
+
+    return Losses(
+        cosine=float(np.max([one.cosine for one in parts])),
+        neighbours=worst([one.neighbours for one in parts]),
+        top1=worst([one.top1 for one in parts]),
     )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.records import RangeRecord, ReductionRecord, VariantRecord
+from vconv.artifact.records import VariantRecord
+from vconv.artifact.reduction_records import RangeRecord, ReductionRecord
 from vconv.convert.ascend.atc import KEEP_DTYPE_FILE
 from vconv.convert.files.safetensors_file import TensorEntry, read_header
 from vconv.convert.graphs.constants import single

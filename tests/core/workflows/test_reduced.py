@@ -13,7 +13,6 @@ import onnxruntime
 import pytest
 from click.testing import CliRunner
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import vconv
@@ -35,7 +34,6 @@ from vconv.workflows.reduction_plans import Planner
 Refused = Callable[..., AbstractContextManager[None]]
 
 ALL = ("fp16", "bf16", "auto", "int8", "int8-dynamic")
-FOLDERS = ("fp16", "bf16", "mixed", "int8", "int8-dynamic")
 OUTLIER = 2.0**17
 """A factor that takes values of about 1 beyond float16, and is undone without rounding."""
 
@@ -47,58 +45,13 @@ def system() -> System:
 
 
 @pytest.fixture
-def reduced(small_system: System, once: Callable[..., Path], tmp_path: Path) -> Path:
+def reduced(reduced_artifact: Path, tmp_path: Path) -> Path:
     """A copy of an artifact with every reduced precision."""
-
-    def make(part: Path) -> None:
-        vconv.export(small_system, "synthetic:1", part / "artifact", precision=ALL, max_drop=0.1)
-
-    return shutil.copytree(once("reduced-precisions", make) / "artifact", tmp_path / "artifact")
+    return shutil.copytree(reduced_artifact, tmp_path / "artifact")
 
 
 def records(made: Manifest) -> dict[str, dict[str, object]]:
     return {record.variant: record.reduction.model_dump() for record in made.variants if record.reduction}
-
-
-def dtypes(path: Path) -> set[str]:
-    with safe_open(path, "np") as file:
-        return {file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
-
-
-def test_each_precision_is_a_folder_with_its_graphs_and_its_weights(reduced: Path) -> None:
-    found = {
-        path.relative_to(reduced).as_posix() for folder in FOLDERS for path in (reduced / folder).rglob("*")
-    }
-    whole = {f"{folder}/{name}" for folder in FOLDERS for name in ("model.onnx", "model.safetensors")}
-    npu = {f"{folder}/model.npu.onnx" for folder in FOLDERS if folder != "int8-dynamic"}
-    assert found == {*whole, *npu, "mixed/keep_dtype.cfg"}
-    assert dtypes(reduced / "fp16" / "model.safetensors") == {"F16"}
-    assert dtypes(reduced / "bf16" / "model.safetensors") == {"BF16", "F32"}
-    assert dtypes(reduced / "int8" / "model.safetensors") == {"I8", "F32"}
-    made = manifest.load(reduced)
-    assert found <= made.files.keys()
-    assert list(records(made)) == [
-        f"onnx-{folder}{end}"
-        for folder in FOLDERS
-        for end in ("", "-npu")
-        if (folder, end) != ("int8-dynamic", "-npu")
-    ]
-
-
-def test_the_manifest_says_how_each_was_planned(reduced: Path) -> None:
-    made = records(manifest.load(reduced))
-    assert made["onnx-fp16"] == {
-        **{"kept": (), "quantised": {}, "images": 0, "made_up": False, "share": 1.0},
-        **{"max_drop": None, "losses": None},
-    }
-    mixed, whole = made["onnx-mixed"], made["onnx-int8"]
-    names = {node.name for node in onnx.load(reduced / "model.onnx", load_external_data=False).graph.node}
-    assert set(mixed["kept"]) <= names  # type: ignore[arg-type]
-    assert (mixed["images"], mixed["made_up"], whole["images"]) == (16, True, 16)
-    with safe_open(reduced / "int8" / "model.safetensors", "np") as file:
-        quantised = {name.removesuffix(".int8") for name in file.keys() if name.endswith(".int8")}  # noqa: SIM118
-    assert quantised == set(whole["quantised"])  # type: ignore[arg-type]
-    assert 0.5 < float(str(whole["share"])) < 1
 
 
 def test_a_validation_passes_and_says_what_cannot_be_judged_here(reduced: Path) -> None:
@@ -156,14 +109,19 @@ def distance(actual: NDArray[np.float32], expected: NDArray[np.float64]) -> floa
 
 
 def test_two_exports_are_the_same_bytes(reduced: Path, small_system: System, tmp_path: Path) -> None:
-    vconv.export(small_system, "synthetic:1", tmp_path / "again", precision=ALL, max_drop=0.1)
+    vconv.export(small_system, "synthetic:1", tmp_path / "again", batch=2, precision=ALL)
     assert manifest.load(tmp_path / "again").files == manifest.load(reduced).files
 
 
-def test_the_card_names_the_options_and_the_variant_is_bisected(reduced: Path) -> None:
-    assert export_options(manifest.load(reduced)) == f"--precision {','.join(ALL)} --max-drop 0.1"
-    found = vconv.bisect(reduced, variant="onnx-fp16")
-    assert found.engine == "simulated-rounding"
+def test_the_card_says_how_each_was_planned_and_how_to_make_it_again(reduced: Path) -> None:
+    text = (reduced / "README.md").read_text()
+    assert f"--batch 2 --precision {','.join(ALL)}\n" in text
+    rows = [line for line in text.splitlines() if line.startswith(("| `mixed/`", "| `int8/`"))]
+    assert [line.split(" | ")[4] for line in rows] == ["16 made-up images"] * 2
+
+
+def test_a_variant_in_float16_is_bisected_by_what_rounds(reduced: Path) -> None:
+    assert vconv.bisect(reduced, variant="onnx-fp16").engine == "simulated-rounding"
 
 
 def test_info_and_export_say_how_each_was_planned(reduced: Path) -> None:
@@ -177,9 +135,14 @@ def test_photographs_are_calibrated_on(small_system: System, tmp_path: Path) -> 
     for number, image in enumerate(natural_images(8, 100)):
         image.save(tmp_path / "photographs" / f"{number}.png")
     given = [tmp_path / "photographs"]
-    vconv.export(small_system, "synthetic:1", tmp_path / "a", precision=["int8"], calibration=given)
-    made = records(manifest.load(tmp_path / "a"))["onnx-int8"]
-    assert (made["images"], made["made_up"]) == (8, False)
+    vconv.export(
+        small_system, "synthetic:1", tmp_path / "a", precision=["int8"], calibration=given, max_drop=0.5
+    )
+    made = manifest.load(tmp_path / "a")
+    found = records(made)["onnx-int8"]
+    assert (found["images"], found["made_up"], found["max_drop"]) == (8, False, 0.5)
+    assert export_options(made) == "--precision int8 --max-drop 0.5"
+    assert "--max-drop 0.5 --calibration PHOTOGRAPHS\n" in (tmp_path / "a" / "README.md").read_text()
 
 
 def test_ranges_of_too_few_photographs_are_refused_with_advice(
@@ -215,7 +178,7 @@ def test_outliers_overflow_float16_and_auto_keeps_them_in_float32(
     images = calibration_images(
         tmp_path / "planned", natural_images(4, 50), 0, manifest.load(tmp_path / "planned").size
     )
-    planner = Planner(tmp_path / "planned", images.pixel_values, 1, None, find_device("cpu"), silent)
+    planner = Planner(tmp_path / "planned", images, 1, None, find_device("cpu"), silent)
     nodes = [
         node.name
         for node in onnx.load(tmp_path / "planned" / "model.onnx", load_external_data=False).graph.node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,15 +17,22 @@ import pytest
 import vconv
 from vconv.artifact import manifest
 from vconv.artifact.records import VariantRecord
+from vconv.artifact.reduction_records import ReductionRecord
 from vconv.catalog.systems import SYSTEMS, miniature
 from vconv.convert.ascend.atc import KEEP_DTYPE_FILE
 from vconv.convert.files.safetensors_file import read_header
+from vconv.convert.reduced.plan import Plan
 from vconv.errors import InputError
 from vconv.precisions import REDUCED_PRECISIONS
-from vconv.types import WEIGHTS_FILE
+from vconv.runtime.devices.table import find_device
+from vconv.runtime.inputs.images import natural_images
+from vconv.types import WEIGHTS_FILE, silent
+from vconv.workflows.reduced import calibration_images
+from vconv.workflows.reduction_plans import Planner
 
 Refused = Callable[..., AbstractContextManager[None]]
 QUICK: dict[str, Any] = {"quick": True, "budget": 1e-3}
+ALL = [row.asked for row in REDUCED_PRECISIONS.values()]
 NORM = "Sqrt"
 """The operator of a LayerNorm that is spelled out, and of nothing else in these graphs."""
 
@@ -57,8 +65,28 @@ def test_every_precision_is_a_folder_with_its_graphs_and_its_record(reduced_arti
             assert bool(record.reduction.images) == (precision not in ("fp16", "bf16"))
             assert record.reduction.made_up == (precision not in ("fp16", "bf16"))
     assert found == {}
-    made = manifest.load(reduced_artifact)
-    assert {f"{one}/{WEIGHTS_FILE}" for one in REDUCED_PRECISIONS} <= set(made.files)
+    files = {
+        path.relative_to(reduced_artifact).as_posix()
+        for one in REDUCED_PRECISIONS
+        for path in (reduced_artifact / one).iterdir()
+    }
+    whole = {f"{one}/{name}" for one in REDUCED_PRECISIONS for name in ("model.onnx", WEIGHTS_FILE)}
+    npu = {f"{one}/model.npu.onnx" for one in REDUCED_PRECISIONS if one != "int8-dynamic"}
+    assert files == {*whole, *npu, f"mixed/{KEEP_DTYPE_FILE}"}
+    assert files <= manifest.load(reduced_artifact).files.keys()
+
+
+def test_the_manifest_says_how_each_was_planned(reduced_artifact: Path) -> None:
+    made = {name: one.reduction for name, one in records(reduced_artifact).items()}
+    assert made["onnx-fp16"] == ReductionRecord(share=1.0)
+    mixed, whole = made["onnx-mixed"], made["onnx-int8"]
+    assert mixed is not None and whole is not None
+    graph = onnx.load(reduced_artifact / "model.onnx", load_external_data=False).graph
+    assert {*mixed.kept} <= {node.name for node in graph.node}
+    assert (mixed.images, mixed.made_up, whole.images) == (16, True, 16)
+    stored = read_header(reduced_artifact / "int8" / WEIGHTS_FILE)
+    assert {name.removesuffix(".int8") for name in stored if name.endswith(".int8")} == {*whole.quantised}
+    assert 0.5 < whole.share < 1
 
 
 def test_a_graph_in_reduced_precision_has_weights_of_its_type_at_their_share_of_the_size(
@@ -100,43 +128,84 @@ def test_an_automatic_plan_keeps_norms_and_softmaxes_in_float32_and_says_so_to_a
     assert softmaxes <= set(named)
 
 
-def test_an_artifact_in_every_precision_is_valid(reduced_artifact: Path, tmp_path: Path) -> None:
-    report = vconv.validate(reduced_artifact, reports=tmp_path, **QUICK)
-    assert report.status == "passed", [check for check in report.checks if check.status == "failed"]
-    rows = {(row.variant, row.engine): row for row in report.variants}
-    for name in records(reduced_artifact):
-        engine = "onnxruntime" if "int8" in name else "simulated-rounding"
-        assert rows[name, engine].status == "passed"
-        if engine == "simulated-rounding":
-            assert not rows[name, engine].latency, "that of a simulation says nothing"
-            assert rows[name, "onnxruntime"].status == "skipped"
-
-
-def test_a_graph_with_an_older_opset_and_one_for_any_size_are_reduced(tmp_path: Path) -> None:
-    """Opset 13 spells every LayerNorm out."""
-    out = tmp_path / "out"
+@pytest.fixture
+def any_size_artifact(once: Callable[..., Path]) -> Path:
+    """A ViT with a graph for images of any size; opset 13 spells every LayerNorm out. It is not changed."""
     small = miniature(SYSTEMS["vit_small_patch14_reg4_dinov2.lvd142m"])
     args = {**small.config["model_args"], "depth": 1}
     system = replace(small, config={**small.config, "model_args": args})
-    vconv.export(
-        system, "synthetic:1", out, precision=["fp16", "int8"], npu_opset=13, size="dynamic", batch=2
-    )
-    static = out / "fp16" / "model.npu.onnx"
+    wanted = [name for name in ALL if name != "int8-dynamic"]
+
+    def make(out: Path) -> None:
+        vconv.export(system, "synthetic:1", out, precision=wanted, npu_opset=13, size="dynamic", batch=2)
+
+    return once("reduced-any-size", make)
+
+
+def test_a_graph_with_an_older_opset_is_reduced(any_size_artifact: Path) -> None:
+    static = any_size_artifact / "fp16" / "model.npu.onnx"
     assert onnx.load(static, load_external_data=False).opset_import[0].version == 13
     assert set(typed_nodes(static, NORM)) == {"FLOAT"}
     products = typed_nodes(static, "MatMul")
     assert products["FLOAT16"] == 6 and products["FLOAT"] > 0, "the resampling of positions stays in float32"
-    found = records(out)
+
+
+def test_a_graph_for_any_size_is_reduced(any_size_artifact: Path, tmp_path: Path) -> None:
+    found = records(any_size_artifact)
     assert found["onnx-fp16"].contract.input.shape == ("batch", 3, "height", "width")
     ranges = found["onnx-int8"].reduction
     assert ranges is not None and len(ranges.quantised) == 4
     images = np.random.default_rng(0).standard_normal((1, 3, 42, 70), np.float32)
-    with vconv.load(out, variant="onnx-fp32") as wide, vconv.load(out, variant="onnx-int8") as whole:
+    with (
+        vconv.load(any_size_artifact, variant="onnx-fp32") as wide,
+        vconv.load(any_size_artifact, variant="onnx-int8") as whole,
+    ):
         expected, actual = wide(images), whole(images)
     for name, value in expected.items():
         error = np.linalg.norm(actual[name] - value) / np.linalg.norm(value)
         assert 1e-5 < error < 0.1, name
-    assert vconv.validate(out, **QUICK).status == "passed"
+    assert vconv.validate(any_size_artifact, reports=tmp_path, **QUICK).status == "passed"
+
+
+def test_plans_see_images_of_every_size_at_which_the_graph_is_judged(
+    any_size_artifact: Path, tmp_path: Path
+) -> None:
+    artifact = shutil.copytree(any_size_artifact, tmp_path / "artifact")
+    sizes = [(28, 70), (70, 28)]
+    images = natural_images(4, 50)
+    made = calibration_images(artifact, images, 0, manifest.load(artifact).size, sizes)
+    assert [one.shape[2:] for one in made.every] == [manifest.load(artifact).size, *sizes]
+    great = replace(made, elsewhere=tuple(50 * one for one in made.elsewhere))
+    plans = [
+        Planner(artifact, given, 2, None, find_device("cpu"), silent).plan("int8")[0]
+        for given in (replace(made, elsewhere=()), great)
+    ]
+    wider = [
+        plans[1].quantised[name].activation.greatest > how.activation.greatest
+        for name, how in plans[0].quantised.items()
+        if how.activation is not None and name in plans[1].quantised
+    ]
+    assert any(wider)
+
+
+def test_a_plan_must_fit_at_every_size(any_size_artifact: Path) -> None:
+    size = manifest.load(any_size_artifact).size
+    made = calibration_images(any_size_artifact, natural_images(4, 50), 0, size, [(28, 70)])
+    overflowing = replace(made, elsewhere=tuple(1e6 * one for one in made.elsewhere))
+    for given, fits in ((made, True), (overflowing, False)):
+        planner = Planner(any_size_artifact, given, 2, None, find_device("cpu"), silent)
+        assert planner.tried(Plan("fp16")).fits == fits
+
+
+def test_a_network_of_convolutions_is_reduced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    vconv.export(miniature(SYSTEMS["dinov3-convnext-tiny"]), "synthetic:1", out, precision=ALL, batch=2)
+    assert set(typed_nodes(out / "fp16" / "model.onnx", "Conv")) == {"FLOAT16"}
+    assert set(typed_nodes(out / "int8" / "model.onnx", "Conv")) == {"FLOAT"}
+    report = vconv.validate(out, **QUICK)
+    assert report.status == "passed", report.diagnosis
+    judged = {row.variant for row in report.variants if row.status == "passed"}
+    assert records(out).keys() <= judged
 
 
 def test_attention_of_rank_3_is_reduced(tmp_path: Path) -> None:

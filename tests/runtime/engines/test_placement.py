@@ -16,8 +16,9 @@ from vconv.catalog.systems import SYSTEMS, System
 from vconv.disk import SCRATCH
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeSession, Provider
+from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
 from vconv.runtime.engines.placement import Profile, fallbacks
+from vconv.runtime.engines.providers import PROVIDERS, Provider
 from vconv.types import Array
 
 CPU = find_device("cpu")

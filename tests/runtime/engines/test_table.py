@@ -17,7 +17,8 @@ from onnx import TensorProto, helper
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.onnxruntime import PROVIDERS, OnnxRuntimeSession
+from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
+from vconv.runtime.engines.providers import PROVIDERS
 from vconv.runtime.engines.table import graph_engines
 from vconv.types import INPUT, Array
 

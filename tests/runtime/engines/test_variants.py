@@ -16,7 +16,7 @@ from vconv.convert.sources.base import Source
 from vconv.errors import ArtifactError, UnavailableError, UnknownNameError
 from vconv.precisions import PRECISIONS
 from vconv.runtime.devices.table import find_device
-from vconv.runtime.engines.onnxruntime import PROVIDERS, Provider
+from vconv.runtime.engines.providers import PROVIDERS, Provider
 from vconv.runtime.engines.torch_model import TorchSession
 from vconv.runtime.engines.variants import DEFAULT_VARIANT, open_variant
 from vconv.types import Array

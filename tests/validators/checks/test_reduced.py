@@ -18,7 +18,7 @@ from torch import Tensor
 
 import vconv
 from vconv.artifact.artifact import Artifact
-from vconv.artifact.records import RangeRecord, ReductionRecord
+from vconv.artifact.reduction_records import RangeRecord, ReductionRecord
 from vconv.precisions import REDUCED_PRECISIONS
 from vconv.types import WEIGHTS_FILE, Check, Status
 from vconv.validators.checks.claims import Evidence, check_claims

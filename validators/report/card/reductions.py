@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vconv.artifact.manifest import Manifest
-from vconv.artifact.records import ReductionRecord
+from vconv.artifact.reduction_records import ReductionRecord
 from vconv.precisions import type_of
 from vconv.validators.report.card.markdown import code, table
 from vconv.validators.report.card.words import Words

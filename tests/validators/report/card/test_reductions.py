@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vconv.artifact.manifest import Manifest
-from vconv.artifact.records import LossesRecord, ReductionRecord
+from vconv.artifact.reduction_records import LossesRecord, ReductionRecord
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.words import LANGUAGES
 

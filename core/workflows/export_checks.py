@@ -1,0 +1,130 @@
+"""Whether an export is kept: its graphs are read again and checked, and every variant is run and judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from vconv.artifact.artifact import Artifact
+from vconv.convert.network import Network
+from vconv.errors import ExportCheckError, InputError
+from vconv.runtime.devices.table import find_device
+from vconv.types import FROM_IMAGES, GRAPHS, WEIGHTS_FILE, Check, Say, Status
+from vconv.validators import validation
+from vconv.validators.accuracy.golden import Reference
+from vconv.validators.accuracy.limits import open_limits
+from vconv.validators.checks.inspected_graph import InspectedGraph, open_graph
+from vconv.validators.checks.reduced import check_reduced
+from vconv.validators.report.rows import VariantRow
+from vconv.workflows import candidates
+from vconv.workflows.image_graph import check_image_graphs
+from vconv.workflows.reduced import Reduced
+
+
+def opened_graphs(
+    folder: Path,
+    network: Network,
+    size: tuple[int, int],
+    batch: int,
+    any_size: bool,
+    from_images: bool,
+    reduced: Sequence[Reduced],
+) -> list[InspectedGraph]:
+    """Read the graphs of an export again, as they lie on the disk.
+
+    Args:
+        folder: the folder of the export.
+        network: the network that they compute.
+        size: (height, width) of the images.
+        batch: the batch of the graph for an NPU.
+        any_size: whether the dynamic graph takes images of any size.
+        from_images: whether there is a graph that takes images.
+        reduced: the reduced precisions that were written. Each of their graphs is read beside what the graph
+            in float32 is compared with.
+    """
+    graphs = [
+        open_graph(
+            folder,
+            graph.path,
+            WEIGHTS_FILE,
+            network,
+            size,
+            fixed,
+            any_size=any_size and not fixed and not graph.from_images,
+            from_images=graph.from_images,
+        )
+        for graph in (*GRAPHS, *([FROM_IMAGES] if from_images else []))
+        for fixed in (batch if graph.for_npu else None,)
+    ]
+    plain = {graph.name: graph for graph in graphs}
+    return graphs + [
+        open_graph(folder, path, weights, like.network, like.size, like.batch, any_size=like.any_size)
+        for one in reduced
+        for path in one.passes
+        for weights, like in ((f"{one.plan.precision}/{WEIGHTS_FILE}", plain[Path(path).name]),)
+    ]
+
+
+def check_plans(artifact: Artifact, graphs: Sequence[InspectedGraph]) -> list[Check]:
+    """Compare the graphs in reduced precision with the weights in float32 and with their plans."""
+    by_path = {graph.name: graph for graph in graphs}
+    return [
+        check
+        for record in artifact.manifest.variants
+        if record.reduction
+        for check in check_reduced(artifact, record, by_path[record.path])
+    ]
+
+
+def judged(artifact: Artifact, reference: Reference, say: Say) -> tuple[list[VariantRow], list[Check]]:
+    """Run every variant of an export on the CPU, and judge it by the strict limits.
+
+    Returns:
+        The results of the runs, and of the checks of the graph that takes images.
+    """
+    limits = open_limits("strict")
+    to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
+    rows = judged_elsewhere(validation.run(to_run, limits, None, say).rows)
+    return rows, check_image_graphs(artifact, reference, limits)
+
+
+def judged_elsewhere(rows: Sequence[VariantRow]) -> list[VariantRow]:
+    """Leave out what one engine skips, if another one judged the same variant.
+
+    ONNX Runtime computes a graph in float16 in float32 on a CPU; the simulation of rounding judges it.
+    """
+    judged = {row.variant for row in rows if row.status is not Status.SKIPPED}
+    return [row for row in rows if row.status is not Status.SKIPPED or row.variant not in judged]
+
+
+def refuse_failures(artifact: Artifact, rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:
+    """Refuse an export of which a variant or a check failed.
+
+    Args:
+        artifact: the artifact.
+        rows: the judged variants.
+        checks: the checks.
+
+    Raises:
+        InputError: only variants in reduced precision failed.
+        ExportCheckError: anything else failed.
+    """
+    reduced = {record.variant for record in artifact.manifest.variants if record.reduction}
+    failures = validation.worst_failures(row for row in rows if row.variant not in reduced)
+    failures += [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
+    lossy = validation.worst_failures(row for row in rows if row.variant in reduced)
+    if lossy and not failures:
+        raise InputError(
+            "these weights lose too much in reduced precision",
+            got="; ".join(lossy),
+            expected="every variant within strict limits on the recorded images",
+            fix="use --precision auto in place of fp16; for the others, give --calibration more photographs "
+            "like those that are recorded, or a smaller --max-drop",
+        )
+    if failures:
+        raise ExportCheckError(
+            "the export does not agree with its reference",
+            got="; ".join([*failures, *lossy]),
+            expected="every variant within strict limits and every check passed",
+            fix="report this: nothing was kept",
+        )
