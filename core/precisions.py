@@ -76,6 +76,10 @@ PRECISIONS: Mapping[str, Precision] = {
     )
 }
 """Every precision, by name."""
+TORCH_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.of_torch}
+"""The precisions in which torch variants are run."""
+REDUCED_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.reduced}
+"""The precisions in which an export can make more graphs."""
 
 
 def type_of(name: str) -> str:
@@ -86,9 +90,3 @@ def type_of(name: str) -> str:
 def limits_of(name: str) -> str:
     """Return the precision whose limits apply to one, by its name."""
     return PRECISIONS[name].limits if name in PRECISIONS else name
-
-
-TORCH_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.of_torch}
-"""The precisions in which torch variants are run."""
-REDUCED_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.reduced}
-"""The precisions in which an export can make more graphs."""
