@@ -36,6 +36,9 @@ from vconv.validators.accuracy.verdicts import judge, overall
 
 _DYNAMIC = next(graph.path for graph in GRAPHS if not graph.for_npu)
 _FOR_NPU = next(graph.path for graph in GRAPHS if graph.for_npu)
+_OF_THE_LIMIT = 0.8
+"""The share of a limit that a plan may take up on its images, because others lose more: an int8 plan of a
+DINOv3-S that kept 0.1 on 16 crops of photographs lost 0.11 on two others."""
 _RANKED_ON = 4
 """The number of images on which products are ranked by what quantising each of them alone costs."""
 
@@ -220,10 +223,11 @@ class Planner:
         return self._run(model, narrow, images)
 
     def tried(self, plan: Plan) -> Tried:
-        """Run a plan's graph on the images, and judge it by the limits and the greatest loss."""
+        """Run a plan's graph on the images, and judge it by a part of the limits and by the greatest loss."""
         found, limits = self._computed(plan, self._images.every), PRECISIONS[plan.precision].limits
         pairs = list(zip(found, self._expected, strict=True))
-        passed = [overall(judge(*pair, STRICT[limits, limits])) is Status.PASSED for pair in pairs]
+        limit = STRICT[limits, limits].tightened(_OF_THE_LIMIT)
+        passed = [overall(judge(*pair, limit)) is Status.PASSED for pair in pairs]
         lost = greatest([losses(*pair) for pair in pairs])
         within = self._max_drop is None or lost.worst <= self._max_drop
         return Tried(within and all(passed), lost)
@@ -252,7 +256,7 @@ class Tried:
     """The result of a plan on the images.
 
     Args:
-        fits: whether it is within the limits, and loses no more than it may.
+        fits: whether it is within its part of the limits, and loses no more than it may.
         losses: what it loses.
     """
 

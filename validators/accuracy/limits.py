@@ -6,7 +6,7 @@ import hashlib
 import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,12 @@ class Limit:
 
     bounds: Mapping[str, float]
     source: str
+
+    def tightened(self, share: float) -> Limit:
+        """Return the limit that leaves a share, from 0 to 1, of the distance from a perfect result."""
+        perfect = {key: 0.0 if METRICS[key].better == "low" else 1.0 for key in self.bounds}
+        bounds = {key: perfect[key] + share * (bound - perfect[key]) for key, bound in self.bounds.items()}
+        return replace(self, bounds=bounds)
 
 
 _CARD_BOUNDS = {"vector_relative_error": 1e-2, "relative_error": 1e-2, "cosine": 0.999}

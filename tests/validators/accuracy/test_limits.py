@@ -56,6 +56,12 @@ def test_every_limit_bounds_the_vector_relative_error_that_reports_show(key: tup
         assert "vector_relative_error" in table[key].bounds
 
 
+def test_a_tightened_limit_leaves_a_share_of_the_distance_from_a_perfect_result() -> None:
+    limit = STRICT["int8", "int8"].tightened(0.5)
+    assert limit.bounds == pytest.approx({"vector_relative_error": 0.05, "token_cosine_min": 0.99})
+    assert limit.source == STRICT["int8", "int8"].source
+
+
 def test_the_card_is_what_the_source_documents_use() -> None:
     bounds = TABLES["card"]["fp32", "fp32"].bounds
     assert bounds == {"vector_relative_error": 0.01, "relative_error": 0.01, "cosine": 0.999}
