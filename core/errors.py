@@ -56,8 +56,8 @@ class UnknownNameError(VconvError):
             near += others
         elif not near:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0)
-        others = len(known) - len(near)
-        rest = f" and {others} others" if others else ""
+        left = len(known) - len(near)
+        rest = f" and {left} others" if left else ""
         super().__init__(
             f"unknown {kind}", got=repr(name), expected=f"one of {', '.join(near)}{rest}", fix=fix
         )

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from vconv import documents
-from vconv.artifact.records import Record
+from vconv.artifact.record import Record
 from vconv.errors import ArtifactError
 from vconv.regular_files import A_FILE, kind_of
 from vconv.types import Status
