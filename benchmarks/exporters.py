@@ -174,8 +174,9 @@ def main() -> None:
         write_table(options.table, BEGIN, END, text(json.loads(options.out.read_text())))
         return
     settings = {key: getattr(options, key) for key in ("miniature", "quick", "budget")}
+    settings |= {"weights": WEIGHTS, "optimum": options.optimum is not None}
     known = known_with(settings, options.out)
-    result: dict[str, Any] = {"weights": WEIGHTS, **settings, "systems": known.get("systems", {})}
+    result: dict[str, Any] = {**settings, "systems": known.get("systems", {})}
     for name in options.systems:
         if name not in result["systems"]:
             result["systems"][name] = row_of(compared(name, options))

@@ -38,7 +38,7 @@ BASELINES = ("original-torch-fp32", "patched-torch-fp32")
 """The variants over which speeds are given, uncompiled: the first of them that was timed."""
 JUDGED, JUDGED_SEED = 2, 21
 CALIBRATION, CALIBRATION_SEED = 16, 22
-"""The number of crops on which variants are judged, and of those on which plans are made."""
+"""The number of crops on which variants are judged, and of those on which plans are made by default."""
 SECONDS = 6 * 3600
 """The time that one command on one system may take by default."""
 BEGIN, END = "<!-- precisions and engines: begin -->", "<!-- precisions and engines: end -->"
@@ -71,15 +71,21 @@ def run(arguments: Sequence[str], seconds: float) -> dict[str, Any]:
     return dict(json.loads(done.stdout))
 
 
-def exported(where: Sequence[str], folder: Path, seconds: float) -> tuple[dict[str, str], Path]:
+def exported(where: Sequence[str], folder: Path, count: int, seconds: float) -> tuple[dict[str, str], Path]:
     """Export a system in every precision that is not refused.
+
+    Args:
+        where: its name or folder, and its weights.
+        folder: where to write the artifact and the crops.
+        count: the number of crops on which plans are made.
+        seconds: the time that one command may take.
 
     Returns:
         The reason of each refused precision, by its name, and the artifact.
     """
     artifact = folder / "artifact"
     judged = saved(crops(JUDGED, JUDGED_SEED)[0], folder / "judged")
-    calibration = saved(crops(CALIBRATION, CALIBRATION_SEED)[0], folder / "calibration")
+    calibration = saved(crops(count, CALIBRATION_SEED)[0], folder / "calibration")
 
     def export(names: Sequence[str]) -> None:
         planned = {*names} - {"fp16", "bf16"}
@@ -114,7 +120,7 @@ def compared(name: str, options: argparse.Namespace) -> dict[str, Any]:
             where = [str(source), "--weights", str(source)]
         elif name == SYSTEM:
             where, weights = [name, "--weights", str(fetched())], TRAINED
-        refused, artifact = exported(where, folder, options.seconds)
+        refused, artifact = exported(where, folder, options.crops, options.seconds)
         of_torch = [one for one in OF_TORCH if one in find_device("cpu").precisions]
         arguments = [
             "validate",
@@ -127,7 +133,8 @@ def compared(name: str, options: argparse.Namespace) -> dict[str, Any]:
         ]
         arguments += ["--reports", str(folder / "reports"), "--budget", str(options.budget)]
         report = run([*arguments, *(["--quick"] if options.quick else [])], options.seconds)
-        return {"weights": weights, "refused": refused, **result_of(report)}
+        planned = {"calibration_crops": options.crops, "refused": refused}
+        return {"weights": weights, **planned, **result_of(report)}
 
 
 def result_of(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +189,8 @@ def text(document: Mapping[str, Any]) -> str:
 
 
 def _table(name: str, one: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f"### `{name}`, {one['weights']}", "", f"| {' | '.join(HEADINGS)} |")
+    told = f"{one['weights']}, planned on {one['calibration_crops']} crops"
+    yield from (f"### `{name}`, {told}", "", f"| {' | '.join(HEADINGS)} |")
     yield f"|{'---|' * len(HEADINGS)}"
     for row in one["rows"]:
         if row["status"] != "skipped" or row["p50_ms"]:
@@ -237,6 +245,9 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=(*SYSTEMS, SYSTEM), help="the systems to export")
     parser.add_argument("--quick", action="store_true", help="time 10 runs of each variant")
     parser.add_argument("--budget", type=float, default=60, help="seconds that a variant's timing may take")
+    parser.add_argument(
+        "--crops", type=int, default=CALIBRATION, help="the number of crops on which plans are made"
+    )
     parser.add_argument("--seconds", type=float, default=SECONDS, help="the time that one command may take")
     options = parser.parse_args()
     if options.table:
@@ -247,7 +258,6 @@ def main() -> None:
     result: dict[str, Any] = {
         **settings,
         "judged_crops": JUDGED,
-        "calibration_crops": CALIBRATION,
         "systems": known.get("systems", {}),
     }
     for name in options.systems:

@@ -1,4 +1,4 @@
-"""Numbers as they stand in sentences."""
+"""How numbers are written in sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ _MOST_DIGITS = 17
 
 
 def told_apart(first: float, second: float, digits: int = 3) -> tuple[str, str]:
-    """Return two numbers that differ with as few significant digits as show that they do.
+    """Return two numbers with the fewest significant digits that show that they differ.
+
+    Equal numbers have the least number of digits.
 
     Args:
         first: a number.

@@ -76,9 +76,13 @@ PRECISIONS: Mapping[str, Precision] = {
     )
 }
 """Every precision, by name."""
-TORCH_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.of_torch}
+TORCH_PRECISIONS: Mapping[str, Precision] = {
+    name: precision for name, precision in PRECISIONS.items() if precision.of_torch
+}
 """The precisions in which torch variants are run."""
-REDUCED_PRECISIONS = {name: precision for name, precision in PRECISIONS.items() if precision.reduced}
+REDUCED_PRECISIONS: Mapping[str, Precision] = {
+    name: precision for name, precision in PRECISIONS.items() if precision.reduced
+}
 """The precisions in which an export can make more graphs."""
 
 

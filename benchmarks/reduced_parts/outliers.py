@@ -127,8 +127,8 @@ def _refusal(system: System, weights: Path, target: Path) -> str:
 
 def _planner(artifact: Path, calibration: Path) -> Planner:
     images = [Image.open(path) for path in sorted(calibration.iterdir())]
-    calibration = Calibration(preprocess(artifact, images), made_up=False)
-    return Planner(artifact, calibration, 1, None, find_device("cpu"), lambda _: None)
+    planned_on = Calibration(preprocess(artifact, images), made_up=False)
+    return Planner(artifact, planned_on, 1, None, find_device("cpu"), lambda _: None)
 
 
 def _random(planner: Planner, kept: frozenset[str]) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def opened_graphs(
         batch: the batch of the graph for an NPU.
         any_size: whether the dynamic graph takes images of any size.
         from_images: whether there is a graph that takes images.
-        reduced: the reduced precisions that were written. Each of their graphs is read beside what the graph
-            in float32 is compared with.
+        reduced: the reduced precisions that were written. Each of their graphs is checked with the network,
+            the size and the batch of the same graph in float32.
     """
     graphs = [
         open_graph(
@@ -93,8 +93,8 @@ def judged_elsewhere(rows: Sequence[VariantRow]) -> list[VariantRow]:
 
     ONNX Runtime computes a graph in float16 in float32 on a CPU; the simulation of rounding judges it.
     """
-    judged = {row.variant for row in rows if row.status is not Status.SKIPPED}
-    return [row for row in rows if row.status is not Status.SKIPPED or row.variant not in judged]
+    found = {row.variant for row in rows if row.status is not Status.SKIPPED}
+    return [row for row in rows if row.status is not Status.SKIPPED or row.variant not in found]
 
 
 def refuse_failures(artifact: Artifact, rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:

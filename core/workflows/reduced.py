@@ -52,7 +52,10 @@ class Reduced:
     max_drop: float | None
 
     def record(self) -> ReductionRecord:
-        """Return what the manifest says of it. Of images, only a precision with a choice says something."""
+        """Return what the manifest says of it.
+
+        A precision without a choice has no images, no greatest loss and no losses.
+        """
         lost = self.losses
         return ReductionRecord(
             kept=tuple(sorted(self.plan.kept)),
@@ -110,8 +113,8 @@ def write_reduced(
         precisions: the names of the precisions.
         calibration: the images.
         batch: the batch of the graph for an NPU.
-        max_drop: the greatest share of anything that may be lost on the calibration images, beside the limits
-            of the precision; None for the limits alone.
+        max_drop: the greatest share of anything that may be lost on the calibration images, beside 80 % of
+            the limits of the precision; None for these alone.
         device: the CPU.
         say: receives progress lines.
 
@@ -158,7 +161,7 @@ def _nothing_left(precision: str, max_drop: float | None) -> InputError:
     named = PRECISIONS[precision].asked
     return InputError(
         f"no product can be in low precision with --precision {named}",
-        got="losses beyond the limits" if max_drop is None else f"--max-drop {max_drop:g}",
-        expected="at least one product within the limits of the precision, and of --max-drop",
+        got="losses beyond 80 % of the limits" if max_drop is None else f"--max-drop {max_drop:g}",
+        expected="at least one product within 80 % of the limits of the precision, and within --max-drop",
         fix=f"leave {named} out" + " or give a greater --max-drop" * (max_drop is not None),
     )

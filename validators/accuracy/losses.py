@@ -37,28 +37,21 @@ class Losses:
         return float("inf") if np.isnan(known).any() else max(known)
 
 
-def losses(actual: Arrays, expected: Arrays) -> Losses:
-    """Return what was lost between two results on the same images, (N, ...) by output."""
+def losses(actual: Arrays, expected: Arrays, elsewhere: Sequence[tuple[Arrays, Arrays]] = ()) -> Losses:
+    """Return what was lost between two results on the same images, (N, ...) by output.
+
+    Args:
+        actual: the result to judge.
+        expected: the result that it should be.
+        elsewhere: the same on a few images of other sizes, of which only the cosine counts.
+    """
+    pairs = [(actual, expected), *elsewhere]
     return Losses(
-        cosine=float(np.max([_direction(actual[name], expected[name]) for name in expected])),
+        cosine=float(np.max([_direction(a[name], e[name]) for a, e in pairs for name in e])),
         neighbours=_neighbours(actual[POOLED], expected[POOLED]) if POOLED in expected else None,
         top1=float((actual[LOGITS].argmax(axis=1) != expected[LOGITS].argmax(axis=1)).mean())
         if LOGITS in expected
         else None,
-    )
-
-
-def greatest(parts: Sequence[Losses]) -> Losses:
-    """Return the greatest of what was lost on several sets of images; NaN if one is NaN."""
-
-    def worst(values: Sequence[float | None]) -> float | None:
-        known = [value for value in values if value is not None]
-        return float(np.max(known)) if known else None
-
-    return Losses(
-        cosine=float(np.max([one.cosine for one in parts])),
-        neighbours=worst([one.neighbours for one in parts]),
-        top1=worst([one.top1 for one in parts]),
     )
 
 

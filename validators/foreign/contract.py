@@ -24,6 +24,8 @@ from vconv.validators.foreign.statement import Statement
 
 NEAR = 0.25
 """The greatest vector relative error at which an output is recognised by its value."""
+SAME = 1e-5
+"""The greatest vector relative error of two readings of the same values, which were summed in another order."""
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "last_hidden_state": ("last_hidden_state", "hidden_states", "tokens", "features"),
     "pooled": ("pooler_output", "pooled", "pooled_output", "image_embeds", "embedding", "embeddings"),
@@ -160,7 +162,7 @@ def _matched(
     found: dict[str, Matched] = {}
     ways: tuple[Callable[[str], Matched | None], ...] = (
         lambda output: _stated(output, near[output], known, stated),
-        lambda output: _by_value(near[output]),
+        lambda output: _by_value(near[output], known),
         lambda output: _by_name(output, near[output], known),
         lambda output: _by_shape(near[output], known, {one.reading for one in found.values()}),
     )
@@ -226,11 +228,17 @@ def _stated(
     return Matched(output, reading, fits[0].form, STATED, fits[0].error)
 
 
-def _by_value(near: Sequence[Matched]) -> Matched | None:
-    """Return the nearest of what an output may be, if it is near."""
+def _by_value(near: Sequence[Matched], known: Mapping[str, Reading]) -> Matched | None:
+    """Return the nearest of what an output may be, if it is near; rather an output of the network's own."""
     if not near or not near[0].error <= NEAR:
         return None
-    return near[0]
+    nearest = known[near[0].reading].value
+
+    def is_same(value: Array) -> bool:
+        return value.shape == nearest.shape and distance(value, nearest) <= SAME
+
+    own = [one for one in near if not known[one.reading].fault and is_same(known[one.reading].value)]
+    return own[0] if own else near[0]
 
 
 def _by_name(output: str, near: Sequence[Matched], known: Mapping[str, Reading]) -> Matched | None:

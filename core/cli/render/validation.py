@@ -135,9 +135,9 @@ def _remarks(variant: VariantRow) -> Iterator[str]:
 
 def _grouped(remarks: Iterable[tuple[str, str]]) -> None:
     """Print remarks on variants, given as pairs of a variant's name and a remark: each remark once."""
-    names: dict[str, list[str]] = {}
+    names: dict[str, dict[str, None]] = {}
     for name, remark in remarks:
-        names.setdefault(remark, []).append(name)
+        names.setdefault(remark, {})[name] = None
     wrapped(*(f"  {', '.join(those)}: {remark}" for remark, those in names.items()))
 
 

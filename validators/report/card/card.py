@@ -82,6 +82,7 @@ def render(
         "export_options": export_options(made),
         "calibrated_on": reductions.on_photographs(made),
         "plans": reductions.plans(made, words),
+        "planned_losses": reductions.have_losses(made),
         "works": system.works,
         "published_weights": model.published_weights(made),
         "trained_on": system.trained_on,

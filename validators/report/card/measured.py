@@ -116,7 +116,7 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         for doubt in doubts
         if doubt
     ]
-    measured = {row.peak_memory_is for row in one.rows}
+    measured = {row.peak_memory_is for row in one.rows if row.peak_rss_bytes}
     told += [words.say("marks", mark) for where, mark in _PEAK_MEMORY.items() if where in measured]
     return {
         "device": device(one, words),

@@ -8,7 +8,7 @@ from vconv.precisions import type_of
 from vconv.validators.report.card.markdown import code, table
 from vconv.validators.report.card.words import Words
 
-_COLUMNS = ("folder", "low_type", "low_share", "kept_nodes", "planned_on")
+_COLUMNS = ("folder", "low_type", "low_share", "chosen", "planned_on")
 _LOSSES = ("cosine", "neighbours", "top1")
 
 
@@ -26,7 +26,7 @@ def plans(made: Manifest, words: Words) -> str:
             code(f"{folder}/"),
             code(type_of(precision).lower() or precision),
             f"{of.share:.1%}",
-            str(len(of.kept)),
+            _chosen(of, words),
             _images(of, words),
             *(_lost(of, key) for key in losses),
         ]
@@ -36,10 +36,21 @@ def plans(made: Manifest, words: Words) -> str:
     return table(headings, rows, len(losses))
 
 
+def have_losses(made: Manifest) -> bool:
+    """Return whether a plan says what was lost on its images."""
+    return any(one.reduction and one.reduction.losses for one in made.variants)
+
+
 def on_photographs(made: Manifest) -> int:
     """Return the number of photographs on which plans were made; 0 if there were none."""
     found = [one.reduction for one in made.variants if one.reduction]
     return max((of.images for of in found if not of.made_up), default=0)
+
+
+def _chosen(of: ReductionRecord, words: Words) -> str:
+    counts = {"kept": len(of.kept), "quantised": len(of.quantised)}
+    found = [words.say("planned", key).format(count=count) for key, count in counts.items() if count]
+    return words.say("marks", "and").join(found) or "-"
 
 
 def _images(of: ReductionRecord, words: Words) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vconv.artifact.manifest import Manifest
-from vconv.artifact.reduction_records import LossesRecord, ReductionRecord
+from vconv.artifact.reduction_records import LossesRecord, RangeRecord, ReductionRecord
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.words import LANGUAGES
 
@@ -16,8 +16,8 @@ LOSSES = LossesRecord(cosine=0.0123, neighbours=0.04, top1=None)
 
 
 def of_images(made_up: bool) -> ReductionRecord:
-    kept = ("first", "second", "third")
-    return ReductionRecord(kept=kept, images=9, made_up=made_up, share=0.4449, losses=LOSSES)
+    quantised = dict.fromkeys(["q", "k", "v"], RangeRecord(least=-1, greatest=2))
+    return ReductionRecord(quantised=quantised, images=9, made_up=made_up, share=0.4449, losses=LOSSES)
 
 
 def reduced(made: Manifest, **reductions: ReductionRecord) -> Manifest:
@@ -43,12 +43,27 @@ def rows_of(text: str, *folders: str) -> list[list[str]]:
 
 
 def test_each_precision_has_one_row_with_its_plan_and_what_it_lost(made: Manifest) -> None:
-    text = render(reduced(made, fp16=OF_NONE, int8=of_images(made_up=False)), [], "en")
-    assert rows_of(text, "fp16", "int8") == [
-        ["`fp16/`", "`float16`", "100.0%", "0", "no images: there is nothing to choose", "-", "-"],
-        ["`int8/`", "`int8`", "44.5%", "3", "9 photographs", "0.012", "0.04"],
+    mixed = ReductionRecord(kept=("first", "second"), images=16, made_up=True, share=0.9, losses=LOSSES)
+    found = reduced(made, fp16=OF_NONE, mixed=mixed, int8=of_images(made_up=False))
+    text = render(found, [], "en")
+    assert rows_of(text, "fp16", "mixed", "int8") == [
+        ["`fp16/`", "`float16`", "100.0%", "-", "no images: there is nothing to choose", "-", "-"],
+        [
+            *("`mixed/`", "`float16`", "90.0%", "2 more nodes in float32", "16 made-up images"),
+            *("0.012", "0.04"),
+        ],
+        ["`int8/`", "`int8`", "44.5%", "3 products quantised", "9 photographs", "0.012", "0.04"],
     ]
     assert "lost: classes" not in text
+    assert "1 less the least cosine" in text
+
+
+def test_what_a_loss_is_stands_only_where_there_is_one(made: Manifest) -> None:
+    text = render(reduced(made, fp16=OF_NONE), [], "en")
+    assert rows_of(text, "fp16") == [
+        ["`fp16/`", "`float16`", "100.0%", "-", "no images: there is nothing to choose"]
+    ]
+    assert "1 less the least cosine" not in text
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
