@@ -25,7 +25,7 @@ from vconv.validators.foreign.statement import Statement
 NEAR = 0.25
 """The greatest vector relative error at which an output is recognised by its value."""
 SAME = 1e-5
-"""The greatest vector relative error of two readings of the same values, which were summed in another order."""
+"""The greatest vector relative error of two readings of the same values, summed in another order."""
 ALIASES: Mapping[str, tuple[str, ...]] = {
     "last_hidden_state": ("last_hidden_state", "hidden_states", "tokens", "features"),
     "pooled": ("pooler_output", "pooled", "pooled_output", "image_embeds", "embedding", "embeddings"),

@@ -27,6 +27,8 @@ from vconv.precisions import REDUCED_PRECISIONS
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.inputs.images import natural_images
 from vconv.types import WEIGHTS_FILE, silent
+from vconv.validators.accuracy.limits import Limit
+from vconv.workflows import reduction_plans
 from vconv.workflows.reduced import calibration_images
 from vconv.workflows.reduction_plans import Planner
 
@@ -195,6 +197,28 @@ def test_a_plan_must_fit_at_every_size(any_size_artifact: Path) -> None:
     for given, fits in ((made, True), (overflowing, False)):
         planner = Planner(any_size_artifact, given, 2, None, find_device("cpu"), silent)
         assert planner.tried(Plan("fp16")).fits == fits
+
+
+@pytest.mark.parametrize(("part", "fits"), [(0.7, True), (0.9, False)])
+def test_a_plan_may_take_up_a_part_of_the_limit_only(
+    part: float, fits: bool, any_size_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = manifest.load(any_size_artifact).size
+    images = calibration_images(any_size_artifact, natural_images(4, 50), 0, size)
+    with (
+        vconv.load(any_size_artifact, variant="onnx-fp32") as wide,
+        vconv.load(any_size_artifact, variant="onnx-fp16", engine="simulated-rounding") as narrow,
+    ):
+        pairs = [(narrow(one[None]), wide(one[None])) for one in images.pixel_values]
+    lost = max(
+        float(np.linalg.norm(actual[name] - wanted) / np.linalg.norm(wanted))
+        for actual, expected in pairs
+        for name, wanted in expected.items()
+    )
+    limit = Limit({"vector_relative_error": lost / part}, "this test")
+    monkeypatch.setattr(reduction_plans, "STRICT", {("fp16", "fp16"): limit})
+    planner = Planner(any_size_artifact, images, 2, None, find_device("cpu"), silent)
+    assert planner.tried(Plan("fp16")).fits == fits
 
 
 def test_a_network_of_convolutions_is_reduced(tmp_path: Path) -> None:

@@ -41,6 +41,20 @@ def test_an_output_without_tokens_loses_the_cosine_of_each_image() -> None:
     assert found.cosine == pytest.approx(1, abs=1e-6)
 
 
+def test_of_images_of_other_sizes_the_cosine_counts_and_the_classes_do_not() -> None:
+    same = {"cls": RIGHT, LOGITS: RIGHT}
+    other = {"cls": turned(RIGHT[:1], 40), LOGITS: RIGHT[:1, ::-1]}
+    found = losses(same, same, [(other, {"cls": RIGHT[:1], LOGITS: RIGHT[:1]})])
+    assert found == Losses(pytest.approx(1.0), None, 0.0), "the logits are turned by a right angle"
+    alone = losses(same, same, [({"cls": other["cls"]}, {"cls": RIGHT[:1]})])
+    assert alone.cosine == pytest.approx(1 - math.cos(math.radians(40)), abs=1e-6)
+
+
+def test_a_value_that_is_not_finite_at_another_size_is_the_worst_loss() -> None:
+    found = losses({"cls": RIGHT}, {"cls": RIGHT}, [({"cls": np.nan * RIGHT}, {"cls": RIGHT})])
+    assert math.isnan(found.cosine) and found.worst == math.inf
+
+
 def test_length_alone_loses_nothing() -> None:
     assert losses({"cls": 7 * RIGHT}, {"cls": RIGHT}).cosine == pytest.approx(0, abs=1e-12)
 

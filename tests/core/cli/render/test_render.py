@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import made_reports
 import pytest
 
 from vconv.catalog.published import PublishedFigures
@@ -18,7 +19,7 @@ from vconv.catalog.systems import SYSTEMS
 from vconv.cli import render
 from vconv.cli.render.base import COLOURS, folded, show, table
 from vconv.cli.terminal import WIDTH
-from vconv.types import weights_named
+from vconv.types import Status, weights_named
 from vconv.validators.faults.table import FAULTS
 from vconv.validators.report.bisection import BisectionResult
 from vconv.validators.report.comparison import Comparison
@@ -488,3 +489,18 @@ def test_what_explains_every_figure_comes_before_the_figures(
     text = drawn(Drawn(draw_validated, document, (), ()), io.StringIO(), monkeypatch)
     places = [text.index(part) for part in ("(tensors: 187", "worst output", "(onnx-fp32: 187")]
     assert places == sorted(places)
+
+
+def test_a_remark_on_several_variants_is_printed_once_with_each_name_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    skipped = {"status": Status.SKIPPED, "passed": False, "reason": "it is not installed"}
+    rows = [
+        {"variant": name, "engine": "onnxruntime", "batch": batch, **skipped}
+        for name in ("onnx-fp32", "onnx-fp32-npu")
+        for batch in (1, 8)
+    ]
+    render.compared(made_reports.comparison(*rows))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a: onnx-fp32, a: onnx-fp32-npu: it is not installed" in printed
+    assert printed.count("it is not installed") == 1

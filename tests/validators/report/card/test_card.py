@@ -118,3 +118,16 @@ def test_outputs_that_are_no_grid_and_patches_that_are_not_known_are_left_out(ma
     assert "`patches [B, 7]`" in text
     assert "One image becomes" not in text and "mine" not in text
     assert "How an image becomes tokens is not known" not in text
+
+
+@pytest.mark.parametrize(("where", "said"), [("isolated", "one variant"), ("in process", "whole process")])
+def test_a_card_says_which_process_peak_memory_is_that_of(made: Manifest, where: str, said: str) -> None:
+    def lines(nbytes: int | None) -> list[str]:
+        row = variant("onnx-fp32", timing(1, 2.0), peak_memory_is=where, peak_rss_bytes=nbytes)
+        report = made_reports.report(row, environment={"vconv": "0.2.0"})
+        text = render(made, newest([SavedReport("reports/20261120T000000-validate.json", report)]), "en")
+        return [line for line in text.splitlines() if line.startswith("- peak memory is")]
+
+    (line,) = lines(10**9)
+    assert said in line
+    assert lines(None) == []
