@@ -76,10 +76,6 @@ PRECISIONS: Mapping[str, Precision] = {
     )
 }
 """Every precision, by name."""
-TORCH_PRECISIONS: Mapping[str, Precision] = {
-    name: precision for name, precision in PRECISIONS.items() if precision.of_torch
-}
-"""The precisions in which torch variants are run."""
 REDUCED_PRECISIONS: Mapping[str, Precision] = {
     name: precision for name, precision in PRECISIONS.items() if precision.reduced
 }
@@ -94,3 +90,8 @@ def type_of(name: str) -> str:
 def limits_of(name: str) -> str:
     """Return the precision whose limits apply to one, by its name."""
     return PRECISIONS[name].limits if name in PRECISIONS else name
+
+
+def torch_precisions() -> dict[str, Precision]:
+    """Return the precisions in which torch variants are run, by name."""
+    return {name: precision for name, precision in PRECISIONS.items() if precision.of_torch}

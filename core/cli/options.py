@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from vconv.cli.completion import one_of
-from vconv.precisions import AUTO, FP32, TORCH_PRECISIONS
+from vconv.precisions import AUTO, FP32, torch_precisions
 from vconv.runtime.devices.table import ALL, KINDS
 from vconv.runtime.engines.table import ALL as ALL_ENGINES
 from vconv.runtime.engines.table import Runs, engines_of, graph_engines, usual_engine
@@ -121,8 +121,8 @@ PRECISION = click.option(
     show_default=True,
     metavar="NAMES",
     callback=lambda context, option, value: names(value),
-    shell_complete=one_of((AUTO, *TORCH_PRECISIONS)),
-    help=f"Precisions of the torch variants, separated by commas: {', '.join(TORCH_PRECISIONS)}. {AUTO} is "
+    shell_complete=one_of((AUTO, *torch_precisions())),
+    help=f"Precisions of the torch variants, separated by commas: {', '.join(torch_precisions())}. {AUTO} is "
     f"{FP32} on a CPU, and every precision that a GPU or NPU has.",
 )
 CAPTURE = click.option(

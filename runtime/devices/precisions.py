@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from vconv.errors import InputError, UnknownNameError
-from vconv.precisions import AUTO, TORCH_PRECISIONS, Precision
+from vconv.precisions import AUTO, Precision, torch_precisions
 from vconv.runtime.devices.base import Device
 
 
 def names_without(types: Collection[str] = ()) -> tuple[str, ...]:
     """Return the names of the precisions that need none of the given types (torch's names)."""
-    return tuple(name for name, precision in TORCH_PRECISIONS.items() if precision.types.isdisjoint(types))
+    return tuple(name for name, precision in torch_precisions().items() if precision.types.isdisjoint(types))
 
 
 def find_precisions(names: Sequence[str], device: Device) -> list[Precision]:
@@ -22,10 +22,10 @@ def find_precisions(names: Sequence[str], device: Device) -> list[Precision]:
         InputError: no precision is named, or the device does not support one.
     """
     if list(names) == [AUTO]:
-        return [TORCH_PRECISIONS[name] for name in device.usual]
+        return [torch_precisions()[name] for name in device.usual]
     for name in names:
-        if name not in TORCH_PRECISIONS:
-            choices = [choice for choice in (AUTO, *TORCH_PRECISIONS) if choice != name]
+        if name not in torch_precisions():
+            choices = [choice for choice in (AUTO, *torch_precisions()) if choice != name]
             raise UnknownNameError(
                 "precision", name, choices, fix="name some of those, separated by commas, or auto alone"
             )
@@ -38,4 +38,4 @@ def find_precisions(names: Sequence[str], device: Device) -> list[Precision]:
             )
     if not names:
         raise InputError("--precision is empty", got="''", expected="a name", fix="leave --precision out")
-    return [precision for name, precision in TORCH_PRECISIONS.items() if name in names]
+    return [precision for name, precision in torch_precisions().items() if name in names]

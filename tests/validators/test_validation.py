@@ -19,7 +19,7 @@ from engines_here import ENGINES_HERE
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.manifest import Manifest
 from vconv.errors import EngineError, MemoryShortError, UnavailableError
-from vconv.precisions import TORCH_PRECISIONS
+from vconv.precisions import torch_precisions
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.arithmetic import arithmetic_of
@@ -686,9 +686,9 @@ def test_every_precision_on_the_cpu_lies_within_its_strict_limit_and_shows(
     small: Artifact, small_artifact: Path, made: Manifest
 ) -> None:
     reference = recorded(small_artifact, made)
-    rows = run(listing.candidates(small, CPU, reference, (), list(TORCH_PRECISIONS.values())))
-    assert [row.variant for row in rows] == [f"patched-torch-{name}" for name in TORCH_PRECISIONS]
-    for row, precision in zip(rows, TORCH_PRECISIONS.values(), strict=True):
+    rows = run(listing.candidates(small, CPU, reference, (), list(torch_precisions().values())))
+    assert [row.variant for row in rows] == [f"patched-torch-{name}" for name in torch_precisions()]
+    for row, precision in zip(rows, torch_precisions().values(), strict=True):
         assert row.precision == precision.limits
         assert row.status is Status.PASSED, row
         errors = [output.vector_relative_error for output in row.outputs.values()]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vconv.errors import InputError, UnknownNameError, VconvError
-from vconv.precisions import PRECISIONS, TORCH_PRECISIONS
+from vconv.precisions import PRECISIONS, torch_precisions
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import KINDS, find_device, find_devices
 from vconv.runtime.doctor import diagnosis
@@ -92,7 +92,7 @@ def test_the_simulated_device_says_so_and_no_other_does(device: Device) -> None:
 
 
 def test_every_precision_of_every_device_is_in_the_table_and_has_strict_limits(device: Device) -> None:
-    assert device.precisions and set(device.usual) <= set(device.precisions) <= set(TORCH_PRECISIONS)
+    assert device.precisions and set(device.usual) <= set(device.precisions) <= set(torch_precisions())
     for name in device.precisions:
         limits = PRECISIONS[name].limits
         assert (limits, device.arithmetic if name == "fp32" else limits) in STRICT
@@ -131,7 +131,7 @@ def test_the_model_of_the_cpu_is_what_linux_says(
 def test_a_cpu_runs_float32_alone_unless_asked_and_an_accelerator_everything(machine: Machine) -> None:
     assert find_device("cpu").usual == ("fp32",)
     for kind in ACCELERATORS:
-        assert find_device(kind).usual == find_device(kind).precisions == tuple(TORCH_PRECISIONS)
+        assert find_device(kind).usual == find_device(kind).precisions == tuple(torch_precisions())
 
 
 def test_a_gpu_without_bfloat16_is_not_offered_it(

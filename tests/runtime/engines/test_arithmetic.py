@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vconv.disk import SCRATCH
 from vconv.errors import EngineError, UnavailableError
-from vconv.precisions import PRECISIONS, TORCH_PRECISIONS
+from vconv.precisions import PRECISIONS, torch_precisions
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import arithmetic
@@ -127,7 +127,7 @@ def test_one_wrong_value_among_all_is_unknown() -> None:
     assert read(outputs) == UNKNOWN
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_torch_computes_on_a_cpu_in_what_it_is_asked_for(name: str) -> None:
     assert arithmetic_of("torch", CPU, name) == PRECISIONS[name].limits
 

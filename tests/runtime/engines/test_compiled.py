@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from vconv.artifact.artifact import Artifact
 from vconv.convert.patches import gelu_erf
 from vconv.errors import UnavailableError
-from vconv.precisions import PRECISIONS, TORCH_PRECISIONS
+from vconv.precisions import PRECISIONS, torch_precisions
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.arithmetic import arithmetic_of
@@ -211,7 +211,7 @@ def test_a_simulated_npu_runs_torch_uncompiled_alone(small: Artifact) -> None:
 
 @COMPILES
 @pytest.mark.full
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_compiled_products_are_computed_in_what_is_asked_for(name: str) -> None:
     assert arithmetic_of("torch-compiled", CPU, name) == PRECISIONS[name].limits
 

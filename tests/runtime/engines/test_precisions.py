@@ -18,14 +18,14 @@ from vconv.convert.libraries import models
 from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.errors import InputError, UnknownNameError
-from vconv.precisions import PRECISIONS, TORCH_PRECISIONS
+from vconv.precisions import PRECISIONS, torch_precisions
 from vconv.runtime.devices.precisions import find_precisions
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines.torch_model import TorchSession, autocast, torch_type
 from vconv.types import Array, Arrays
 
 CPU = find_device("cpu")
-REDUCED = [name for name in TORCH_PRECISIONS if name != "fp32"]
+REDUCED = [name for name in torch_precisions() if name != "fp32"]
 CAST = [name for name in REDUCED if not PRECISIONS[name].autocast]
 PRODUCTS = ("linear", "addmm", "mm", "bmm", "matmul", "conv2d", "convolution", "scaled_dot_product_attention")
 LEAST = {torch.float16: 1e-4, torch.bfloat16: 1e-3}
@@ -84,13 +84,13 @@ def narrow(name: str) -> torch.dtype:
     return torch_type(precision.autocast or precision.dtype)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_the_weights_are_of_the_precisions_type(name: str, opened: Callable[..., Any]) -> None:
     _, model = opened(name)
     assert {parameter.dtype for parameter in model.parameters()} == {torch_type(PRECISIONS[name].dtype)}
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_every_product_is_computed_in_the_precisions_type(
     name: str, opened: Callable[..., Any], pixel_values: Array
 ) -> None:
@@ -127,7 +127,7 @@ def test_outputs_hold_values_of_the_reduced_type_alone(
         assert np.array_equal(rounded, value)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_no_gelu_kernel_is_run_in_any_precision(
     name: str, opened: Callable[..., Any], pixel_values: Array, net: Network
 ) -> None:
@@ -145,7 +145,7 @@ def authors_periods(net: Network) -> torch.Tensor:
     return exact.to(torch.bfloat16).to(torch.float32)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_the_authors_periods_are_whole_in_every_precision(
     name: str, opened: Callable[..., Any], net: Network
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_cast_of_the_patched_model_would_lose_the_periods(
     assert buffers[key].dtype is not torch.float32 or not torch.equal(buffers[key], wanted)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_every_precision_can_be_named_on_a_cpu(name: str) -> None:
     assert find_precisions([name], CPU) == [PRECISIONS[name]]
 
@@ -215,7 +215,7 @@ def test_no_precision_at_all_is_refused() -> None:
         find_precisions([], CPU)
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_autocast_is_that_of_the_devices_kind_and_the_precisions_type(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,7 +234,7 @@ def test_autocast_is_that_of_the_devices_kind_and_the_precisions_type(
     assert asked == wanted
 
 
-@pytest.mark.parametrize("name", TORCH_PRECISIONS)
+@pytest.mark.parametrize("name", torch_precisions())
 def test_a_precision_is_named_after_its_limits(name: str) -> None:
     precision = PRECISIONS[name]
     assert precision.name == name
