@@ -30,14 +30,9 @@ def recording(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def known_in(out: Path | None) -> dict[str, Any]:
-    """Return what a file has from an earlier run; nothing if there is no such file."""
-    return dict(json.loads(out.read_text())) if out and out.exists() else {}
-
-
 def known_with(settings: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
     """Return what a file has from an earlier run with the same settings; nothing if they differ."""
-    known = known_in(out)
+    known = dict(json.loads(out.read_text())) if out and out.exists() else {}
     return known if all(known.get(key) == value for key, value in settings.items()) else {}
 
 

@@ -18,8 +18,9 @@ from vconv.printable import shortened
 from vconv.runtime.engines.adapted import Given
 from vconv.runtime.engines.forms import FORMS
 from vconv.types import Array, Arrays
+from vconv.validators.accuracy.metrics import vector_relative_error
 from vconv.validators.foreign.images import declared_size
-from vconv.validators.foreign.readings import Reading, distance
+from vconv.validators.foreign.readings import Reading
 from vconv.validators.foreign.statement import Statement
 
 NEAR = 0.25
@@ -146,6 +147,14 @@ def _near(output: str, value: Array, known: Mapping[str, Reading]) -> Iterator[M
         for name, reading in known.items():
             if read.shape == reading.value.shape:
                 yield Matched(output, name, form, BY_VALUE, distance(read, reading.value))
+
+
+def distance(actual: Array, expected: Array) -> float:
+    """Return the greatest vector relative error over the images of two arrays (N, ...) of one shape."""
+    return max(
+        vector_relative_error(a.astype(np.float64), e.astype(np.float64))
+        for a, e in zip(actual, expected, strict=True)
+    )
 
 
 def _matched(

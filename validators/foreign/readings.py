@@ -13,7 +13,6 @@ from vconv.convert.architectures.outputs import TOKENS, output_names
 from vconv.convert.network import Network
 from vconv.runtime.stages.base import undivided
 from vconv.types import Array, Arrays
-from vconv.validators.accuracy.metrics import vector_relative_error
 
 POOLING, FINAL_NORM = "pooling", "final norm"
 
@@ -58,14 +57,6 @@ def readings(network: Network, outputs: Arrays) -> dict[str, Reading]:
     """
     own = {name: Reading(outputs[name]) for name in output_names(network) if name in outputs}
     return {**own, **dict(_taken_for_another(network, outputs))}
-
-
-def distance(actual: Array, expected: Array) -> float:
-    """Return the greatest vector relative error over the images of two arrays (N, ...) of one shape."""
-    return max(
-        vector_relative_error(a.astype(np.float64), e.astype(np.float64))
-        for a, e in zip(actual, expected, strict=True)
-    )
 
 
 def _taken_for_another(network: Network, outputs: Arrays) -> Iterator[tuple[str, Reading]]:

@@ -24,7 +24,7 @@ TABLE = [
     ("vit-large-patch16-224", "dinov2-small", "vit-large-patch16-224 in the layout of transformers"),
     ("dinov3-convnext-tiny", "dinov3-vits16", "dinov3-convnext-tiny in the layout of transformers"),
 ]
-"""The system that weights are of, the one that they are given for, and what is told."""
+"""The system that weights are of, the one that they are given for, and what is said."""
 
 
 def shapes_of(name: str) -> Shapes:

@@ -13,9 +13,9 @@ from vconv.catalog.systems import System
 from vconv.convert.network import Network
 from vconv.convert.sources.table import Request, open_source
 from vconv.types import Array, Arrays
-from vconv.validators.foreign.contract import found_out
+from vconv.validators.foreign.contract import distance, found_out
 from vconv.validators.foreign.images import ways
-from vconv.validators.foreign.readings import POOLING, Reading, distance, readings
+from vconv.validators.foreign.readings import POOLING, Reading, readings
 from vconv.validators.foreign.statement import Statement
 
 PATCHES, WIDTH = 9, 12
