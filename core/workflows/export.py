@@ -182,7 +182,7 @@ def export(
     mode = require_mode(aipp, with_preprocessing, bool(by_size))
     order = offline_order(format, soc, gears, om_precision, without_weights, opset, say, by_size, any_size)
     photographs = open_images(images, say) if images else []
-    calibrating = open_images(calibration, say) if calibration else photographs
+    calibrating = open_images(calibration, say, "--calibration") if calibration else photographs
     named, place = _found(name, None if weights is None else str(weights), hub, offline, say)
     if for_authors:
         layout_of(network(named.config))  # refused before any weight is drawn or downloaded
@@ -239,7 +239,8 @@ def export(
         write_configurations(folder / ORIGINAL_FOLDER, *source.own_configurations)
         made_reduced: list[Reduced] = []
         if reduced:
-            planned_on = calibration_images(source.folder, calibrating, seed, made_size, elsewhere)
+            others = None if calibrating and calibrating is photographs else pixel_values
+            planned_on = calibration_images(source.folder, calibrating, seed, made_size, elsewhere, others)
             made_reduced = write_reduced(
                 *(folder, reduced, planned_on, batch, max_drop, find_device("cpu"), say)
             )

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from vconv.artifact.artifact import Artifact
+from vconv.artifact.reduction_records import ReductionRecord
 from vconv.convert.network import Network
 from vconv.errors import ExportCheckError, InputError
+from vconv.precisions import FP16, PRECISIONS
 from vconv.runtime.devices.table import find_device
 from vconv.types import FROM_IMAGES, GRAPHS, WEIGHTS_FILE, Check, Say, Status
 from vconv.validators import validation
@@ -84,17 +86,8 @@ def judged(artifact: Artifact, reference: Reference, say: Say) -> tuple[list[Var
     """
     limits = open_limits("strict")
     to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
-    rows = judged_elsewhere(validation.run(to_run, limits, None, say).rows)
+    rows = list(validation.run(to_run, limits, None, say).rows)
     return rows, check_image_graphs(artifact, reference, limits)
-
-
-def judged_elsewhere(rows: Sequence[VariantRow]) -> list[VariantRow]:
-    """Leave out what one engine skips, if another one judged the same variant.
-
-    ONNX Runtime computes a graph in float16 in float32 on a CPU; the simulation of rounding judges it.
-    """
-    found = {row.variant for row in rows if row.status is not Status.SKIPPED}
-    return [row for row in rows if row.status is not Status.SKIPPED or row.variant not in found]
 
 
 def refuse_failures(artifact: Artifact, rows: Sequence[VariantRow], checks: Iterable[Check]) -> None:
@@ -109,17 +102,20 @@ def refuse_failures(artifact: Artifact, rows: Sequence[VariantRow], checks: Iter
         InputError: only variants in reduced precision failed.
         ExportCheckError: anything else failed.
     """
-    reduced = {record.variant for record in artifact.manifest.variants if record.reduction}
-    failures = validation.worst_failures(row for row in rows if row.variant not in reduced)
+    reduced = {record.variant: record.reduction for record in artifact.manifest.variants if record.reduction}
+    found = _without_skipped(rows)
+    failures = validation.worst_failures(row for row in found if row.variant not in reduced)
     failures += [f"{check.name}: {check.detail}" for check in checks if check.status is Status.FAILED]
-    lossy = validation.worst_failures(row for row in rows if row.variant in reduced)
+    lost = {row.variant: row for row in found if row.variant in reduced and not row.passed}
+    lossy = validation.worst_failures(lost.values())
     if lossy and not failures:
         raise InputError(
             "these weights lose too much in reduced precision",
             got="; ".join(lossy),
             expected="every variant within strict limits on the recorded images",
-            fix="use --precision auto in place of fp16; for the others, give --calibration more photographs "
-            "like those that are recorded, or a smaller --max-drop",
+            fix="; ".join(
+                dict.fromkeys(_advice(row.precision, reduced[variant]) for variant, row in lost.items())
+            ),
         )
     if failures:
         raise ExportCheckError(
@@ -128,3 +124,24 @@ def refuse_failures(artifact: Artifact, rows: Sequence[VariantRow], checks: Iter
             expected="every variant within strict limits and every check passed",
             fix="report this: nothing was kept",
         )
+
+
+def _without_skipped(rows: Sequence[VariantRow]) -> list[VariantRow]:
+    """Leave out what one engine skips, if another one judged the same variant.
+
+    ONNX Runtime computes a graph in float16 in float32 on a CPU; the simulation of rounding judges it.
+    """
+    found = {row.variant for row in rows if row.status is not Status.SKIPPED}
+    return [row for row in rows if row.status is not Status.SKIPPED or row.variant not in found]
+
+
+def _advice(precision: str, reduction: ReductionRecord) -> str:
+    """Say what to do about a reduced precision that loses too much."""
+    asked = PRECISIONS[precision].asked
+    if reduction.losses is None:
+        instead = " or use auto in its place" * (precision == FP16)
+        return f"leave {asked} out{instead}"
+    lost = reduction.losses
+    allowed = reduction.max_drop or max(lost.cosine, lost.neighbours or 0, lost.top1 or 0)
+    stricter = f"--max-drop {allowed / 2:.1g} or " if allowed else ""
+    return f"for {asked}, try {stricter}more --calibration photographs, or leave it out"

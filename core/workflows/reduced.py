@@ -17,7 +17,7 @@ from vconv.precisions import INT8_DYNAMIC, MIXED, PRECISIONS
 from vconv.runtime.devices.base import Device
 from vconv.runtime.inputs.images import natural_images
 from vconv.runtime.inputs.preprocessing import preprocess
-from vconv.types import GRAPHS, Say
+from vconv.types import GRAPHS, Array, Say
 from vconv.validators.accuracy.losses import Losses
 from vconv.validators.accuracy.other_sizes import images_at
 from vconv.workflows import sample_images
@@ -81,6 +81,7 @@ def calibration_images(
     seed: int,
     size: tuple[int, int],
     elsewhere: Sequence[tuple[int, int]] = (),
+    recorded: Array | None = None,
 ) -> Calibration:
     """Preprocess photographs, or, if there are none, made-up images: other ones than those that are recorded.
 
@@ -90,11 +91,17 @@ def calibration_images(
         seed: the seed of the recorded images, if they are made up.
         size: (height, width) that the preprocessed images must have.
         elsewhere: other sizes at which the artifact is judged.
+        recorded: the recorded images, float32 (N, 3, H, W), normalised; None if the plan is made on them.
     """
     images = photographs or natural_images(_MADE_UP, seed + SAMPLE_IMAGES)
     pixel_values = preprocess(folder, images)
     sample_images.require_size(pixel_values, size)
-    return Calibration(pixel_values, not photographs, tuple(images_at(pixel_values, elsewhere)))
+    return Calibration(
+        pixel_values,
+        not photographs,
+        tuple(images_at(pixel_values, elsewhere)),
+        () if recorded is None else (recorded, *images_at(recorded, elsewhere)),
+    )
 
 
 def write_reduced(

@@ -37,8 +37,8 @@ from vconv.validators.accuracy.verdicts import judge, overall
 _DYNAMIC = next(graph.path for graph in GRAPHS if not graph.for_npu)
 _FOR_NPU = next(graph.path for graph in GRAPHS if graph.for_npu)
 _OF_THE_LIMIT = 0.8
-"""The share of a limit that a plan may take up on its images, because others lose more: an int8 plan of a
-DINOv3-S that kept 0.1 on 16 crops of photographs lost 0.11 on two others."""
+"""The share of a limit that a plan may take up, because other images lose more: an int8 plan of a DINOv3-S
+that kept 0.1 on 16 crops of photographs lost 0.11 on two others."""
 _RANKED_ON = 4
 """The number of images on which products are ranked by what quantising each of them alone costs."""
 
@@ -51,16 +51,24 @@ class Calibration:
         pixel_values: float32 (N, 3, H, W), normalised.
         made_up: whether they are made up, and not photographs.
         elsewhere: images of other sizes, if the dynamic graph takes images of any size.
+        recorded: the recorded images, an array for each size, if they are others: a plan keeps to the limits
+            on them too. No range is taken from them, and they do not count among the losses.
     """
 
     pixel_values: Array
     made_up: bool
     elsewhere: tuple[Array, ...] = ()
+    recorded: tuple[Array, ...] = ()
 
     @property
     def every(self) -> tuple[Array, ...]:
-        """All images, an array for each size."""
+        """The images of the plan, an array for each size."""
         return (self.pixel_values, *self.elsewhere)
+
+    @property
+    def judged(self) -> tuple[Array, ...]:
+        """The images of the plan, and the recorded ones."""
+        return (*self.every, *self.recorded)
 
 
 class Planner:
@@ -131,7 +139,7 @@ class Planner:
         wider |= set.symmetric_difference(*free.values())
         products = sorted(set.intersection(*free.values()))
         plans = [choices.mixed(wider | {*products} - {name}) for name in products]
-        return self._searched(plans, products, lambda left: choices.mixed(wider | {*left}))
+        return self._searched(plans, products, lambda left: choices.mixed(wider | {*left}), "products")
 
     def quantised(self, precision: str) -> tuple[Plan, Losses]:
         """Plan a graph with 8-bit products: with all of them, and then with fewer."""
@@ -153,12 +161,14 @@ class Planner:
             def left_out(left: Iterable[frozenset[str]]) -> Plan:
                 return choices.without(plan, {name for group in left for name in group})
 
-            return self._searched(alone, [frozenset(group) for group in names], left_out)
+            return self._searched(
+                alone, [frozenset(group) for group in names], left_out, "groups of products"
+            )
         finally:
             scratch.unlink(missing_ok=True)
 
     def _searched(
-        self, alone: Sequence[Plan], parts: Sequence[object], left: Callable[..., Plan]
+        self, alone: Sequence[Plan], parts: Sequence[object], left: Callable[..., Plan], what: str
     ) -> tuple[Plan, Losses]:
         """Find the least number of parts to leave in float32: first those that lose most for what they save.
 
@@ -166,9 +176,10 @@ class Planner:
             alone: for each part, the plan in which it alone is in low precision.
             parts: the parts.
             left: makes the plan in which some parts are in float32.
+            what: the name of the parts.
         """
         saved = [self.share(plan) for plan in alone]
-        meter = ProgressMeter("parts ranked", len(parts), self._say)
+        meter = ProgressMeter(f"{what} ranked", len(parts), self._say)
         costs = []
         for plan in alone:
             costs.append(self._cost(plan))
@@ -202,8 +213,8 @@ class Planner:
 
     @cached_property
     def _expected(self) -> list[dict[str, Array]]:
-        """The outputs of the graph in float32 on the images of each size."""
-        return self._run(self.models[_DYNAMIC], False, self._images.every)
+        """The outputs of the graph in float32 on the images of each size, and on the recorded images."""
+        return self._run(self.models[_DYNAMIC], False, self._images.judged)
 
     def _run(self, model: ir.Model, rounds: bool, images: Sequence[Array]) -> list[dict[str, Array]]:
         proto = ir.to_proto(model)
@@ -224,11 +235,11 @@ class Planner:
 
     def tried(self, plan: Plan) -> Tried:
         """Run a plan's graph on the images, and judge it by 80 % of the limits and by the greatest loss."""
-        found, limits = self._computed(plan, self._images.every), PRECISIONS[plan.precision].limits
+        found, limits = self._computed(plan, self._images.judged), PRECISIONS[plan.precision].limits
         pairs = list(zip(found, self._expected, strict=True))
         limit = STRICT[limits, limits].tightened(_OF_THE_LIMIT)
         passed = [overall(judge(*pair, limit)) is Status.PASSED for pair in pairs]
-        lost = losses(*pairs[0], pairs[1:])
+        lost = losses(*pairs[0], pairs[1 : len(self._images.every)])
         within = self._max_drop is None or lost.worst <= self._max_drop
         return Tried(within and all(passed), lost)
 

@@ -60,29 +60,32 @@ class Photographs(Sequence[Image.Image]):
             ) from error
 
 
-def open_images(paths: Iterable[str | Path], say: Say = silent) -> Photographs:
+def open_images(paths: Iterable[str | Path], say: Say = silent, option: str = "--images") -> Photographs:
     """Find photographs, and decode each once to see that it can be used.
 
     Args:
         paths: files, or folders of files whose names end in one of :data:`SUFFIXES`.
         say: receives a line about the files of a folder that are left out.
+        option: the option with which they were given, for messages.
 
     Raises:
         InputError: a path is missing, or is not a picture that can be used; or there are no images, or more
             than :data:`GREATEST_COUNT`.
     """
     paths = list(paths)
+    for path in paths:
+        _require_there(Path(path), option)
     files = tuple(file for path in map(Path, paths) for file in _files(path, say))
     if not files:
         raise InputError(
-            f"no images in {', '.join(map(str, paths))}",
+            f"no images in {option} {', '.join(map(str, paths))}",
             got="none",
             expected=f"at least one file whose name ends in {', '.join(SUFFIXES)}",
             fix="name image files, or a folder that holds some",
         )
     if len(files) > GREATEST_COUNT:
         raise InputError(
-            "there are too many images",
+            f"{option} names too many images",
             got=len(files),
             expected=f"at most {GREATEST_COUNT}",
             fix="name some of them, or a folder with fewer",
@@ -103,6 +106,20 @@ def say_left_out(folder: str | Path, names: Sequence[str], say: Say) -> None:
         )
         named = ", ".join(printable(" ".join(name.split())) for name in names[:_NAMED])
         say(f"{count} left out of {folder}: {named}{', ...' * (len(names) > _NAMED)}")
+
+
+def _require_there(path: Path, option: str) -> None:
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"cannot use {option} {path}",
+            got="no such file or folder",
+            expected="an image, or a folder of images",
+            fix="check the path",
+        ) from error
+    except OSError:
+        return  # Whoever opens it tells the reason.
 
 
 def _files(path: Path, say: Say) -> list[Path]:

@@ -107,7 +107,7 @@ def test_an_argument_that_does_not_exist_is_a_fault_of_the_program() -> None:
 
 
 def test_a_plain_text_is_one_image_one_engine_and_one_artifact(refused: Refused, tmp_path: Path) -> None:
-    with refused(InputError, "cannot use the image cat.jpg", "got no such file"):
+    with refused(InputError, "cannot use --images cat.jpg", "got no such file or folder"):
         vconv.validate("artifact", images="cat.jpg")
     with refused(vconv.VconvError, "unknown engine", "got 'onnx'"):
         vconv.validate("artifact", engines="onnx")

@@ -88,10 +88,14 @@ def reference(found: ReferenceRow) -> str:
 
 
 def short_name(row: PlacedVariant) -> str:
-    """Name a variant, with its engine and device if they are not the usual ones, and *simulated* if so."""
+    """Name a variant, with its engine and device if they are not the usual ones, and *simulated* if so.
+
+    The engine ``simulated-rounding`` says so by its name.
+    """
     engine = "" if is_usual(row.engine) else f" {row.engine}"
     device = "" if row.device == "cpu" else f" {row.device}"
-    return f"{row.variant}{engine}{device}{' (simulated)' if row.simulated else ''}"
+    simulated = " (simulated)" if row.simulated and "simulated" not in row.engine else ""
+    return f"{row.variant}{engine}{device}{simulated}"
 
 
 def from_images(checks: Iterable[CheckedPart]) -> str:

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from vconv.cli.render.base import Cell, Document, FoldedText, pairs, show, sized, table, wrapped
 from vconv.cli.render.commands import command, next_command
 from vconv.cli.render.reductions import reductions
-from vconv.cli.render.validation import variants
+from vconv.cli.render.validation import remarks, variants
 from vconv.types import weights_named
 from vconv.validators.report.document import CheckRow
 from vconv.validators.report.rows import VariantRow
@@ -72,10 +72,9 @@ def exported(document: Document) -> None:
         "",
     )
     if document["variants"]:
-        variants(
-            [VariantRow.model_validate(row) for row in document["variants"]],
-            [CheckRow.model_validate(row) for row in document["checks"]],
-        )
+        rows = [VariantRow.model_validate(row) for row in document["variants"]]
+        variants(rows, [CheckRow.model_validate(row) for row in document["checks"]])
+        remarks(rows)
     else:
         show("no variant was run: --golden none leaves the reference and its checks out")
     next_command("next:", "fill" if document["without_weights"] else "validate", document)

@@ -20,11 +20,10 @@ def reductions(variants: Iterable[Document]) -> Iterator[tuple[str, Cell]]:
 
 
 def _told(reduction: Document, kind: str) -> str:
-    parts = [f"{reduction['share']:.1%} of the multiply-adds in {kind}"]
+    products = f" ({len(reduction['quantised'])} products)" * bool(reduction["quantised"])
+    parts = [f"{reduction['share']:.1%} of the multiply-adds{products} in {kind}"]
     if reduction["kept"]:
         parts.append(f"{len(reduction['kept'])} nodes stay in float32")
-    if reduction["quantised"]:
-        parts.append(f"{len(reduction['quantised'])} products are quantised")
     if reduction["images"]:
         kind = "made-up images" if reduction["made_up"] else "photographs"
         parts.append(f"planned on {reduction['images']} {kind}")

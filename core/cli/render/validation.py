@@ -105,7 +105,7 @@ def validated(document: ValidationResult) -> None:
         variants(document.variants, document.checks)
     else:
         show(sentences.NO_REFERENCE)
-    _grouped((sentences.short_name(one), line) for one in document.variants for line in _remarks(one))
+    remarks(document.variants)
     for variant in document.variants:
         if warning := sentences.fallbacks(variant):
             marked("warning", warning)
@@ -123,6 +123,11 @@ def validated(document: ValidationResult) -> None:
             show(f"to load it: {found.load}")
     published(document.published)
     _conclusion(document)
+
+
+def remarks(variants: Iterable[VariantRow]) -> None:
+    """Print what does not fit into the table: each remark once, with the names of its variants."""
+    _grouped((sentences.short_name(one), line) for one in variants for line in _remarks(one))
 
 
 def _remarks(variant: VariantRow) -> Iterator[str]:

@@ -150,7 +150,10 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
             ["export", "dinov3-vits16", "--weights", "synthetic", "--positions", "authors"],
             "--positions does not apply to this system",
         ),
-        (["export", "dinov3-vits16", "--images", "x.png"], "cannot use the image x.png | got no such file"),
+        (
+            ["export", "dinov3-vits16", "--images", "x.png"],
+            "cannot use --images x.png | got no such file or folder",
+        ),
         (
             ["export", "dinov3-vits16", "--images", "x.png", "--golden", "none"],
             "--images is not used with --golden none",

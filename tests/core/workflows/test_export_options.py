@@ -150,7 +150,7 @@ def test_an_export_refuses_them_before_it_reads_or_makes_a_file(
 
 
 def test_calibration_images_that_are_not_there_are_an_error(tmp_path: Path, refused: Refused) -> None:
-    with refused(InputError, "nowhere.jpg"):
+    with refused(InputError, "cannot use --calibration", "nowhere.jpg | got no such file or folder"):
         vconv.export(
             "dinov3-vits16",
             "synthetic",

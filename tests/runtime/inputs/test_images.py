@@ -139,7 +139,7 @@ def test_no_paths_at_all_are_refused() -> None:
 
 
 def test_a_missing_photograph_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.png.*no such file"):
+    with pytest.raises(InputError, match=r"--images .*nowhere\.png \| got no such file or folder"):
         open_images([tmp_path / "nowhere.png"])
 
 
