@@ -11,24 +11,29 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
 import torch
+from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from vconv.convert.architectures.base import Capability
+from vconv.convert.architectures.layer_outputs import layers_of
 from vconv.convert.architectures.outputs import output_names
 from vconv.convert.architectures.sizes import size_bounds
 from vconv.convert.ascend.operators import DEFAULT_NPU_OPSET
 from vconv.convert.files.safetensors_file import TensorEntry
 from vconv.convert.graphs.passes import table as passes
-from vconv.convert.graphs.passes.base import PassContext, run_passes
+from vconv.convert.graphs.passes.base import PassContext, Repeats, run_passes
 from vconv.convert.graphs.passes.point_at_weights import forget_weights
 from vconv.convert.libraries import models
 from vconv.convert.libraries.base import quiet
 from vconv.convert.libraries.image_processing import ImageProcessing
+from vconv.convert.libraries.layers import find_blocks
+from vconv.convert.libraries.repeated_blocks import shortened
 from vconv.convert.libraries.table import library_of
 from vconv.convert.network import Network
 from vconv.convert.patches.base import Patch, applied
@@ -56,14 +61,19 @@ class TracedGraph:
     Args:
         model: the graph.
         passes: names of the passes, in the order in which they were run.
+        repeats: the blocks with which it was not traced; None if it was traced with all.
+        entries: the position of every weight in the checkpoint file.
     """
 
     model: ir.Model
     passes: tuple[str, ...]
+    repeats: Repeats | None = None
+    entries: Mapping[str, TensorEntry] = field(default_factory=dict)
 
     def followed_by(self, names: Sequence[str], context: PassContext) -> TracedGraph:
         """Run passes on a copy of the graph, and return the copy."""
         model = ir.from_proto(ir.to_proto(self.model))
+        context = replace(context, repeats=self.repeats, entries=self.entries)
         return _passed(model, names, context, self.passes)
 
 
@@ -113,12 +123,13 @@ def trace(
             axis: bounds.multiple * torch.export.Dim(name, min=sides["least"], max=sides["greatest"])
             for axis, name in ((2, ROWS_AXIS), (3, COLUMNS_AXIS))
         }
-    wrapper = models.Outputs(model, network).eval()
+    wrapper, disk_key = models.Outputs(model, network).eval(), network.layout.disk_key
     with (
         torch.no_grad(),
         library_of(network).plain_attention(model, network),
         library_of(network).symbolic_sizes(model) if bounds else contextlib.nullcontext(),
         applied(model, network, [patch.traced() for patch in patches]),
+        _shortened(model, network) as repeats,
         quiet(*LOGGERS),
         warnings.catch_warnings(),
         contextlib.redirect_stdout(io.StringIO()),
@@ -142,7 +153,7 @@ def trace(
         forget_weights(traced.graph, parameters.__contains__)
         context = PassContext(
             entries,
-            lambda name: network.layout.disk_key(name.removeprefix(_MODEL)),
+            lambda name: disk_key(name.removeprefix(_MODEL)),
             {
                 key: {_MODEL + name: rows for name, rows in parts.items()}
                 for key, parts in network.divided().items()
@@ -150,7 +161,16 @@ def trace(
             opset=opset,
             greatest_grid=bounds.greatest // bounds.multiple if bounds else 0,
         )
-        return _passed(traced, passes.TRACED_AT_ANY_SIZE if bounds else passes.TRACED, context)
+        names = passes.TRACED_AT_ANY_SIZE if bounds else passes.TRACED
+        made = _passed(traced, names, context)
+        return replace(made, repeats=repeats.renamed(disk_key) if repeats else None, entries=entries)
+
+
+def _shortened(model: nn.Module, network: Network) -> contextlib.AbstractContextManager[Repeats | None]:
+    """Leave out blocks that are the same but for their weights, if nothing but the last block's is read."""
+    if network.observed or network.stages or layers_of(network) or network.lack(Capability.BLOCKS):
+        return contextlib.nullcontext()
+    return shortened(model, find_blocks(model, network))
 
 
 def write_poolings_as_means(program: torch.export.ExportedProgram) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -115,9 +116,12 @@ def _remembering(
         digest = hashlib.sha256(described(folder, *given).encode()).hexdigest()
 
         def make(path: Path) -> None:
-            path.write_bytes(ir.to_proto(trace(folder, *given).model).SerializeToString())
+            made = trace(folder, *given)
+            content = ir.to_proto(made.model).SerializeToString(), made.repeats
+            path.write_bytes(pickle.dumps(content))
 
-        model = ir.from_proto(onnx.ModelProto.FromString(once(f"{digest}.onnx", make).read_bytes()))
-        return TracedGraph(model, TRACED)
+        model, repeats = pickle.loads(once(f"{digest}.pickle", make).read_bytes())
+        entries = given[4]
+        return TracedGraph(ir.from_proto(onnx.ModelProto.FromString(model)), TRACED, repeats, entries)
 
     return remembered

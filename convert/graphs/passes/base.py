@@ -31,6 +31,30 @@ def _same(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class Repeats:
+    """The blocks with which a graph was not traced, because they are like another one but for their weights.
+
+    Args:
+        copies: for each of them, in order: from the names of the tensors of the block that stands for it to
+            the names of its own.
+        preceding: the names of the tensors of the block before the one that stands for them.
+        following: the names of the tensors of the block after them.
+    """
+
+    copies: tuple[Mapping[str, str], ...]
+    preceding: frozenset[str]
+    following: frozenset[str]
+
+    def renamed(self, name: Callable[[str], str]) -> Repeats:
+        """Return the same with other names."""
+        return Repeats(
+            tuple({name(key): name(value) for key, value in one.items()} for one in self.copies),
+            frozenset(map(name, self.preceding)),
+            frozenset(map(name, self.following)),
+        )
+
+
+@dataclass(frozen=True)
 class PassContext:
     """The data that passes may read in addition to the model.
 
@@ -46,6 +70,7 @@ class PassContext:
         fold_elements: number of elements of the greatest constant that is folded.
         image_processing: the steps that the graph does before the network; None if no pass needs them.
         plan: the plan of a graph of reduced precision; None if no pass needs it.
+        repeats: the blocks with which the graph was not traced; None if it was traced with all.
     """
 
     entries: Mapping[str, TensorEntry] = field(default_factory=dict)
@@ -58,6 +83,7 @@ class PassContext:
     fold_elements: int = FOLD_ELEMENTS
     image_processing: ImageProcessing | None = None
     plan: Plan | None = None
+    repeats: Repeats | None = None
 
 
 @dataclass(frozen=True)

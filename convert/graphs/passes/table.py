@@ -19,6 +19,7 @@ from vconv.convert.graphs.passes import (
     quantise,
     range_as_slice,
     remove_unused,
+    repeat_blocks,
     resize_as_matmul,
     strip_metadata,
     take_images,
@@ -35,6 +36,7 @@ PASSES: Mapping[str, Pass] = {
         range_as_slice.PASS,
         remove_unused.PASS,
         strip_metadata.PASS,
+        repeat_blocks.PASS,
         least_ir_version.PASS,
         name_batch.PASS,
         name_axes.PASS,
@@ -70,21 +72,21 @@ TRACED_AT_ANY_SIZE = (
     "least-ir-version",
 )
 """Passes on the exporter's output for images of any size; the result is for all batches and sizes."""
-DYNAMIC = ("name-batch", "strip-metadata")
+DYNAMIC = ("name-batch", "strip-metadata", "repeat-blocks")
 """Passes that then make the graph with a dynamic batch."""
-DYNAMIC_SIZE = ("name-axes", "strip-metadata")
+DYNAMIC_SIZE = ("name-axes", "strip-metadata", "repeat-blocks")
 """Passes that then make the graph with a dynamic batch, height and width."""
 FOR_NPU = ("lower-opset", "remove-unused", "least-ir-version")
 """Passes that write a graph in the opset for the NPU."""
-STATIC = ("fix-batch", *FOR_NPU, "strip-metadata")
+STATIC = ("fix-batch", *FOR_NPU, "strip-metadata", "repeat-blocks")
 """Passes that then make the graph with a fixed batch, for an NPU."""
-STATIC_RANK3 = ("fix-batch", attention_rank3.PASS.name, *FOR_NPU, "strip-metadata")
+STATIC_RANK3 = ("fix-batch", attention_rank3.PASS.name, *FOR_NPU, "strip-metadata", "repeat-blocks")
 """Passes that make the same graph, with attention over tensors of rank 3."""
 NARROWED = ("narrow", "remove-unused", "strip-metadata")
 """Passes that make a graph in float16 or bfloat16 of one in float32."""
 QUANTISED = ("quantise", "remove-unused", "strip-metadata")
 """Passes that make a graph with products of 8-bit whole numbers of one in float32."""
-FROM_IMAGES = ("name-batch", "take-images", "strip-metadata")
+FROM_IMAGES = ("name-batch", "take-images", "strip-metadata", "repeat-blocks")
 """Passes that then make the graph that takes uint8 images."""
 COMPILED = (*FOR_NPU, "embed-weights")
 """Passes that then make the graph, dynamic or static, that ATC compiles."""
