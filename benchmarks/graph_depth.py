@@ -46,7 +46,7 @@ def prepared(depth: int, folder: Path) -> tuple[Prepared, tuple[int, int]]:
 def with_every_block() -> Iterator[None]:
     """Trace with all blocks while the context is open."""
     before = tracing._shortened
-    tracing._shortened = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
+    tracing._shortened = lambda *_: contextlib.nullcontext()
     try:
         yield
     finally:
@@ -81,9 +81,8 @@ def main() -> None:
         for depth in DEPTHS
     }
     for depth, row in rows.items():
-        print(
-            f"{depth:3} blocks: {row['seconds']:5.1f} s; with every block {row['seconds_with_every_block']:5.1f} s"
-        )
+        told = f"{row['seconds']:5.1f} s; with every block {row['seconds_with_every_block']:5.1f} s"
+        print(f"{depth:3} blocks: {told}")
     ratios = [last / first for first, last in zip(short[DEPTHS[0]], short[DEPTHS[-1]], strict=True)]
     ratio = statistics.median(ratios)
     print(f"{DEPTHS[-1]} blocks take {ratio:.2f} times as long as {DEPTHS[0]}; at most {MOST} is the target")
