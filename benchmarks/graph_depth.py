@@ -1,4 +1,4 @@
-"""How the time of an artifact's graphs grows with the number of blocks, traced with three of them and with all.
+"""How the time of an artifact's graphs grows with the number of blocks, traced with three and with all.
 
 A narrow DINOv2 of each depth is exported in one process, both graphs each time, without the reference and
 without checks. The first export of the process, which also imports, is not counted. Rounds are interleaved.

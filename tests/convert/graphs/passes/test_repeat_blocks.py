@@ -21,6 +21,7 @@ from vconv.convert.graphs import tracing
 from vconv.convert.graphs.passes.base import Repeats
 from vconv.convert.graphs.passes.repeat_blocks import repeat_blocks
 from vconv.convert.graphs.tracing import DEFAULT_OPSET, TracedGraph, write_graph
+from vconv.convert.sources.sizes import SizeRequest
 from vconv.convert.sources.table import Request, open_source
 from vconv.types import WEIGHTS_FILE
 
@@ -35,11 +36,6 @@ def deep(system: System) -> System:
     else:
         config["num_hidden_layers"] = DEPTH
     return replace(system, config=config)
-
-
-def patch_of(system: System) -> int:
-    """Return the side of a system's patches."""
-    return 14 if "dinov2" in system.name else 16
 
 
 def meanings(model: ir.Model) -> list[str]:
@@ -68,23 +64,30 @@ def meanings(model: ir.Model) -> list[str]:
 @pytest.fixture
 def traced(
     small_system: System, tmp_path: Path, convert_weights: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., TracedGraph]:
-    """Trace a deep system; with all of its blocks, or with three."""
+) -> Callable[[int | None, bool], list[TracedGraph]]:
+    """Trace and write a deep system: with three of its blocks, and with all."""
     scratch, folder = tmp_path / "scratch", tmp_path / "artifact"
     scratch.mkdir()
     folder.mkdir()
-    source = open_source(Request(deep(small_system), "synthetic:1"), scratch)
-    found = convert_weights(folder, source)
 
-    def trace(whole: bool, any_size: bool = False) -> TracedGraph:
-        with monkeypatch.context() as patched:
+    def trace(batch: int | None, any_size: bool) -> list[TracedGraph]:
+        size = SizeRequest.read("dynamic") if any_size else None
+        source = open_source(Request(deep(small_system), "synthetic:1", size=size), scratch)
+        found = convert_weights(folder, source)
+        entries, network = read_header(folder / WEIGHTS_FILE), found.network
+        shortened = tracing._shortened
+        made = []
+        for instead in (lambda *given: shortened(*given), lambda *given: contextlib.nullcontext()):
             # A trace is remembered unless something of the exporter is replaced.
-            shortened = tracing._shortened
-            instead = (lambda *_: contextlib.nullcontext()) if whole else (lambda *given: shortened(*given))
-            patched.setattr(tracing, "_shortened", instead)
-            entries = read_header(folder / WEIGHTS_FILE)
-            size = image_size(source)
-            return tracing.trace(folder, found.network, found.patches, size, DEFAULT_OPSET, entries, any_size)
+            monkeypatch.setattr(tracing, "_shortened", instead)
+            made_size = image_size(source)
+            one = tracing.trace(
+                *(folder, network, found.patches, made_size, DEFAULT_OPSET, entries, any_size)
+            )
+            patch = network.numbers.patch if any_size else 0
+            written = write_graph(tmp_path / f"{len(made)}.onnx", one, batch, patch)
+            made += [one, written]
+        return made
 
     return trace
 
@@ -92,40 +95,30 @@ def traced(
 @pytest.mark.every_system
 @pytest.mark.parametrize(("batch", "any_size"), [(None, False), (2, False), (None, True)])
 def test_a_completed_graph_is_the_one_that_was_traced_with_every_block(
-    traced: Callable[..., TracedGraph],
-    small_system: System,
-    batch: int | None,
-    any_size: bool,
-    tmp_path: Path,
+    traced: Callable[[int | None, bool], list[TracedGraph]], batch: int | None, any_size: bool
 ) -> None:
-    short, whole = traced(whole=False, any_size=any_size), traced(whole=True, any_size=any_size)
-    patch = patch_of(small_system) if any_size else 0
+    short, completed, whole, expected = traced(batch, any_size)
     assert whole.repeats is None
     if short.repeats is None:
         pytest.skip("its blocks are in stages")
     assert len(short.repeats.copies) == DEPTH - 3
-    written = [
-        write_graph(tmp_path / f"{number}.onnx", one, batch, patch).model
-        for number, one in enumerate((short, whole))
-    ]
-    assert len(list(short.model.graph)) < len(list(written[0].graph)) == len(list(written[1].graph))
-    assert meanings(written[0]) == meanings(written[1])
+    assert len(list(short.model.graph)) < len(list(expected.model.graph))
+    assert len(list(completed.model.graph)) == len(list(expected.model.graph))
+    assert meanings(completed.model) == meanings(expected.model)
 
 
 def value(name: str, shape: tuple[int, ...] = (1, 2)) -> ir.Value:
     return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
 
 
-def chain(*more: Callable[[list[ir.Value]], ir.Node]) -> tuple[ir.Graph, Repeats]:
-    """Make a graph of three blocks that add their weights, and of more nodes, which read the blocks."""
+def chain() -> tuple[ir.Graph, Repeats]:
+    """Make a graph of three blocks that add their weights, where five belong."""
     stream, weights, nodes = [value("x")], [value(f"w.{number}") for number in (0, 1, 4)], []
     for number, weight in enumerate(weights):
         made = value(f"y{number}")
         nodes.append(ir.Node("", "Add", [stream[-1], weight], outputs=[made], name=f"block{number}"))
         stream.append(made)
-    nodes += [make(stream) for make in more]
-    outputs = [stream[-1], *(node.outputs[0] for node in nodes[3:])]
-    graph = ir.Graph([stream[0]], outputs, nodes=nodes, initializers=weights, opset_imports={"": 18})
+    graph = ir.Graph([stream[0]], [stream[-1]], nodes=nodes, initializers=weights, opset_imports={"": 18})
     copies = tuple({"w.1": f"w.{number}"} for number in (2, 3))
     return graph, Repeats(copies, frozenset({"w.0"}), frozenset({"w.4"}))
 
@@ -149,17 +142,6 @@ def test_a_block_is_repeated_with_the_weights_of_each_block_that_was_left_out(tm
     for name in ("w.2", "w.3"):
         tensor = graph.initializers[name].const_value
         assert isinstance(tensor, ir.ExternalTensor) and tensor.numpy().max() == float(name[-1])
-
-
-def test_what_reads_the_blocks_besides_reads_the_last_of_them(tmp_path: Path) -> None:
-    def reads_two(stream: list[ir.Value]) -> ir.Node:
-        return ir.Node("", "Add", [stream[2], stream[1]], outputs=[value("z")], name="more")
-
-    graph, repeats = chain(reads_two)
-    repeat_blocks(graph, entries(tmp_path), repeats)
-    (last,) = (node.outputs[0] for node in graph if graph.initializers["w.3"] in node.inputs)
-    more = next(node for node in graph if node.name == "more")
-    assert more.inputs[0] is last
 
 
 def test_a_block_that_gives_more_than_one_value_is_refused(tmp_path: Path) -> None:
