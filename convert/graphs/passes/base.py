@@ -32,13 +32,13 @@ def _same(name: str) -> str:
 
 @dataclass(frozen=True)
 class Repeats:
-    """The blocks with which a graph was not traced, because they are like another one but for their weights.
+    """The blocks that were left out of a trace, because they differ from a traced one in their weights alone.
 
     Args:
-        copies: for each of them, in order: from the names of the tensors of the block that stands for it to
-            the names of its own.
-        preceding: the names of the tensors of the block before the one that stands for them.
-        following: the names of the tensors of the block after them.
+        copies: for each block that was left out, in order: the names of its tensors, by the names of the
+            same tensors of the traced block.
+        preceding: the names of the tensors of the block before the traced one.
+        following: the names of the tensors of the block after those that were left out.
     """
 
     copies: tuple[Mapping[str, str], ...]

@@ -7,7 +7,7 @@ Case 1: a block that takes one value of the block before it, and gives one: a co
         after it takes.
 Case 2: a value that does not depend on the weights of any block, such as the tables of RoPE, and a constant:
         all copies read the same.
-Case 3: a weight: each copy reads the one of its own block.
+Case 3: a weight: each copy reads that of the block for which it stands.
 Case 4: any other form: an error, because the graph cannot be completed.
 """
 

@@ -64,47 +64,45 @@ def meanings(model: ir.Model) -> list[str]:
 @pytest.fixture
 def traced(
     small_system: System, tmp_path: Path, convert_weights: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[int | None, bool], list[TracedGraph]]:
-    """Trace and write a deep system: with three of its blocks, and with all."""
+) -> Callable[[bool], tuple[TracedGraph, TracedGraph, int]]:
+    """Trace a deep system with three of its blocks and with all; also give the side of a patch, for any size."""
     scratch, folder = tmp_path / "scratch", tmp_path / "artifact"
     scratch.mkdir()
     folder.mkdir()
 
-    def trace(batch: int | None, any_size: bool) -> list[TracedGraph]:
+    def trace(any_size: bool) -> tuple[TracedGraph, TracedGraph, int]:
         size = SizeRequest.read("dynamic") if any_size else None
         source = open_source(Request(deep(small_system), "synthetic:1", size=size), scratch)
         found = convert_weights(folder, source)
         entries, network = read_header(folder / WEIGHTS_FILE), found.network
-        shortened = tracing._shortened
-        made = []
-        for instead in (lambda *given: shortened(*given), lambda *given: contextlib.nullcontext()):
-            # A trace is remembered unless something of the exporter is replaced.
-            monkeypatch.setattr(tracing, "_shortened", instead)
-            made_size = image_size(source)
-            one = tracing.trace(
-                *(folder, network, found.patches, made_size, DEFAULT_OPSET, entries, any_size)
-            )
-            patch = network.numbers.patch if any_size else 0
-            written = write_graph(tmp_path / f"{len(made)}.onnx", one, batch, patch)
-            made += [one, written]
-        return made
+        given = (folder, network, found.patches, image_size(source), DEFAULT_OPSET, entries, any_size)
+        short = tracing.trace(*given)
+        monkeypatch.setattr(tracing, "_shortened", lambda *_: contextlib.nullcontext())
+        return short, tracing.trace(*given), network.numbers.patch if any_size else 0
 
     return trace
 
 
 @pytest.mark.every_system
-@pytest.mark.parametrize(("batch", "any_size"), [(None, False), (2, False), (None, True)])
+@pytest.mark.parametrize("any_size", [False, True], ids=["one size", "any size"])
 def test_a_completed_graph_is_the_one_that_was_traced_with_every_block(
-    traced: Callable[[int | None, bool], list[TracedGraph]], batch: int | None, any_size: bool
+    traced: Callable[[bool], tuple[TracedGraph, TracedGraph, int]],
+    small_system: System,
+    any_size: bool,
+    tmp_path: Path,
 ) -> None:
-    short, completed, whole, expected = traced(batch, any_size)
+    short, whole, patch = traced(any_size)
     assert whole.repeats is None
     if short.repeats is None:
         pytest.skip("its blocks are in stages")
     assert len(short.repeats.copies) == DEPTH - 3
-    assert len(list(short.model.graph)) < len(list(expected.model.graph))
-    assert len(list(completed.model.graph)) == len(list(expected.model.graph))
-    assert meanings(completed.model) == meanings(expected.model)
+    for batch in (None,) if any_size else (None, 2):
+        completed, expected = (
+            write_graph(tmp_path / f"{number}.onnx", one, batch, patch).model
+            for number, one in enumerate((short, whole))
+        )
+        assert len(list(short.model.graph)) < len(list(completed.graph)) == len(list(expected.graph))
+        assert meanings(completed) == meanings(expected)
 
 
 def value(name: str, shape: tuple[int, ...] = (1, 2)) -> ir.Value:
