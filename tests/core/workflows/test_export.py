@@ -402,7 +402,7 @@ def test_a_size_is_that_of_everything_in_the_artifact(
         ({"npu_opset": 14}, "opset for the NPU is not supported .*one of 13, 15, 17, 18"),
         ({"npu_opset": 16}, "fix: give --npu-opset 15 or 17, or leave it out"),
         ({"npu_opset": 20}, "fix: give --npu-opset 18, or leave it out"),
-        ({"images": ["nowhere.png"]}, "cannot use the image nowhere.png"),
+        ({"images": ["nowhere.png"]}, "cannot use --images nowhere.png"),
         ({"seed": -1}, "the seed is out of range"),
     ],
 )
