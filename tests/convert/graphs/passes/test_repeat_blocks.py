@@ -65,7 +65,7 @@ def meanings(model: ir.Model) -> list[str]:
 def traced(
     small_system: System, tmp_path: Path, convert_weights: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[bool], tuple[TracedGraph, TracedGraph, int]]:
-    """Trace a deep system with three of its blocks and with all; also give the side of a patch, for any size."""
+    """Trace a deep system with three of its blocks and with all; give the side of a patch for any size."""
     scratch, folder = tmp_path / "scratch", tmp_path / "artifact"
     scratch.mkdir()
     folder.mkdir()
