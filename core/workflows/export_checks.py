@@ -11,6 +11,7 @@ from vconv.convert.network import Network
 from vconv.errors import ExportCheckError, InputError
 from vconv.precisions import FP16, PRECISIONS
 from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.torch_kinds import PATCHED
 from vconv.types import FROM_IMAGES, GRAPHS, WEIGHTS_FILE, Check, Say, Status
 from vconv.validators import validation
 from vconv.validators.accuracy.golden import Reference
@@ -81,11 +82,13 @@ def check_plans(artifact: Artifact, graphs: Sequence[InspectedGraph]) -> list[Ch
 def judged(artifact: Artifact, reference: Reference, say: Say) -> tuple[list[VariantRow], list[Check]]:
     """Run every variant of an export on the CPU, and judge it by the strict limits.
 
+    A fused variant is made when it is loaded: a validation judges it.
+
     Returns:
         The results of the runs, and of the checks of the graph that takes images.
     """
     limits = open_limits("strict")
-    to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False)
+    to_run = candidates.candidates(artifact, find_device("cpu"), reference, offline=False, kinds=(PATCHED,))
     rows = list(validation.run(to_run, limits, None, say).rows)
     return rows, check_image_graphs(artifact, reference, limits)
 

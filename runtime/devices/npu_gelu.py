@@ -80,6 +80,27 @@ _WAYS: tuple[tuple[str, Callable[[], Make | None]], ...] = (
 """Implementations of the exact GELU, the best first: a name, and a function that makes it or returns None."""
 
 
+@dataclass(frozen=True)
+class GeluKernel:
+    """The exact GELU as a function.
+
+    Args:
+        name: its name in reports.
+        run: computes it on a tensor of any shape.
+    """
+
+    name: str
+    run: Callable[[Tensor], Tensor]
+
+
+def in_one_kernel(device: Device) -> GeluKernel:
+    """Return the exact GELU of a device with as few kernels as it has one in."""
+    if device.kind != "npu":
+        return GeluKernel("F.gelu", functional.gelu)
+    found = find(device)
+    return GeluKernel(found.name, gelu_erf.gelu_erf if found.make is None else found.make())
+
+
 def find(device: Device) -> ExactGelu:
     """Return the first implementation that computes the exact GELU on an NPU."""
     for name, offered in _WAYS:

@@ -25,18 +25,25 @@ class TorchKind:
         name: the first part of a variant's name.
         patches: selects the variant's patches from the names of the artifact's patches. None for the
             original, which is loaded from the original weights and is not part of the artifact.
+        fused: whether its blocks are replaced by fused ones, made of the same weights when it is loaded.
     """
 
     name: str
     patches: Callable[[Collection[str]], Collection[str]] | None
+    fused: bool = False
 
 
-ORIGINAL, PATCHED = "original", "patched"
+ORIGINAL, PATCHED, FUSED = "original", "patched", "fused"
+_IN_A_FUSED_BLOCK = frozenset({"gelu-erf", "qkv-bias"})
+"""Patches of what a fused block replaces."""
 TORCH_KINDS: dict[str, TorchKind] = {
     kind.name: kind
     for kind in (
         TorchKind(ORIGINAL, None),
         TorchKind(PATCHED, lambda applied: applied),
+        TorchKind(
+            FUSED, lambda applied: [one for one in applied if one not in _IN_A_FUSED_BLOCK], fused=True
+        ),
     )
 }
 """Every kind, by name."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import nn
+
 from vconv.artifact.artifact import Artifact
 from vconv.artifact.records import VariantRecord
 from vconv.convert.ascend.routes import ROUTES
-from vconv.convert.libraries import models
+from vconv.convert.libraries import fused_blocks, models, widening
 from vconv.convert.network import Network
 from vconv.convert.patches import table
 from vconv.convert.patches.base import Patch
+from vconv.errors import UnavailableError
 from vconv.precisions import FP32, PRECISIONS, Precision
 from vconv.runtime.devices import npu_gelu
 from vconv.runtime.devices.base import Device
@@ -101,7 +104,28 @@ def _opened(
     if lack := CAPTURED_APART if captured and not chosen.usual else chosen.lack(device):
         raise unavailable(chosen.name, lack, device)
     session: type[TorchSession] = CapturedSession if captured else chosen.session
-    return session(models.load(folder, net), net, device, put_on, folder, size, precision, gelu)
+    model = models.load(folder, net)
+    if TORCH_KINDS[kind].fused:
+        gelu = _fuse(model, net, device)
+    return session(model, net, device, put_on, folder, size, precision, gelu)
+
+
+def _fuse(model: nn.Module, network: Network, device: Device) -> str:
+    """Replace a model's blocks by fused ones; return how they compute the exact GELU on a device."""
+    lack = fused_blocks.lack(network)
+    if widening.is_narrow(model):
+        lack = "its weights are widened to float32 while they are used, to save memory"
+    if lack:
+        models.discard(model)
+        raise UnavailableError(
+            "the blocks of this network are not fused",
+            got=lack,
+            expected="blocks of one width with the exact GELU, or with a gate, in float32",
+            fix="run another variant",
+        )
+    gelu = npu_gelu.in_one_kernel(device)
+    fused_blocks.fuse(model, network, gelu.run)
+    return gelu.name
 
 
 def _simulated(
