@@ -136,10 +136,11 @@ ENGINE = click.option(
     type=TEXT,
     multiple=True,
     metavar="NAME",
-    callback=lambda context, option, value: value or None,
+    callback=lambda context, option, value: [name for text in value for name in names(text)] or None,
     shell_complete=one_of((*ENGINES, *MODEL_ENGINES, ALL_ENGINES)),
     help=f"An engine for the graphs, {', '.join(ENGINES)}, or for the torch variants, "
-    f"{', '.join(MODEL_ENGINES)}; or {ALL_ENGINES}. May be repeated.  "
+    f"{', '.join(MODEL_ENGINES)}; or {ALL_ENGINES}. Several are separated by commas, "
+    f"or the option is repeated.  "
     f"[default: {usual_engine()} and {usual_engine(Runs.MODELS)}; on a CPU also a simulation of float16]",
 )
 ONE_ENGINE = click.option(

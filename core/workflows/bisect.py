@@ -21,6 +21,7 @@ from vconv.convert.sources.table import DEFAULT_HUB
 from vconv.errors import InputError, VconvError
 from vconv.runtime.devices.base import Device
 from vconv.runtime.devices.table import find_device
+from vconv.runtime.engines.table import simulates
 from vconv.runtime.engines.variants import DEFAULT_VARIANT
 from vconv.runtime.inputs.images import open_images, require_seed
 from vconv.runtime.stages.torch_model import TorchStages
@@ -137,7 +138,7 @@ def bisect(
         variant=variant,
         engine=chosen.engine,
         device=place.name,
-        simulated=place.simulated,
+        simulated=place.simulated or simulates(chosen.engine),
         status=status,
         passed=status is Status.PASSED,
         limits=saving.limits_used(limits, [limit]),
@@ -244,7 +245,7 @@ def _located(
         bound, images = bound_of(failed.limit, "its limits"), found.reference.pixel_values
         _, departure = _departure(found.artifact, found.source, chosen, place, images, bound, patches, silent)
     except VconvError as error:
-        say(f"where it departs cannot be told: {error}")
+        say(f"where it departs was not found: {error.what}, got {error.got}")
         return []
     fault, sentence = departure.fault, departure.sentence(failed.variant)
     if not fault:

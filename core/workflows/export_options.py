@@ -126,7 +126,7 @@ def reduced_precisions(
         raise InputError(
             "--max-drop is out of range",
             got=max_drop,
-            expected="a share between 0 and 1",
+            expected="a share of more than 0 and less than 1",
             fix="give the greatest share that may be lost, such as 0.05",
         )
     return found

@@ -55,7 +55,7 @@ def _located(graph: ForeignGraph, failed: VariantRow, say: Say) -> list[Diagnosi
     try:
         departure = _departure(graph, failed, bound_of(failed.limit, "its limits"))
     except VconvError as error:
-        say(f"where it departs cannot be told: {error}")
+        say(f"where it departs was not found: {error.what}, got {error.got}")
         return []
     sentence = departure.sentence(graph.name)
     say(sentence)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vconv.arguments import checked_arguments
 from vconv.artifact.artifact import Artifact
 from vconv.errors import InputError, UnavailableError, UnknownNameError
-from vconv.precisions import PRECISIONS
+from vconv.precisions import PRECISIONS, torch_precisions
 from vconv.runtime.devices.base import Device, Settings
 from vconv.runtime.devices.table import find_device
 from vconv.runtime.engines import capture
@@ -106,6 +107,9 @@ def _torch(artifact: Artifact, place: Device, torch: TorchName, engine: str | No
     if not _is_in_artifact(torch):
         names = [record.variant for record in artifact.manifest.variants]
         raise UnknownNameError("variant", str(torch), names, fix="choose one: the original is not in it")
+    if torch.precision not in torch_precisions():
+        names = [str(replace(torch, precision=name)) for name in place.precisions]
+        raise UnknownNameError("variant", str(torch), names, fix="choose one of those, or a graph")
     lack = capture.lack(place) if torch.captured else ""
     if torch.precision not in place.precisions:
         lack = f"{place.name}, which runs {', '.join(place.precisions)}"
@@ -128,7 +132,7 @@ def _graph(artifact: Artifact, place: Device, name: str, engine: str | None) -> 
     engines = engines_of(runs(record.engine))
     if engine is not None and engine not in engines:
         raise UnknownNameError(
-            "engine", engine, engines, fix=f"choose one for {name}, or name a torch variant"
+            f"engine for {name}", engine, engines, fix="choose one of those, or name a torch variant"
         )
     lack = ENGINES[engine].lack(place) if engine else ""
     if engine and lack:

@@ -223,7 +223,8 @@ def _judged_by(path: str | Path, against: str | Path | None, unsupported: Mappin
             f"{path} is a graph of another exporter, and says nothing of its original",
             got="no --against",
             expected="an artifact, a folder with a checkpoint, or the name of a system, to judge it by",
-            fix=f"add --against, such as `vconv validate {path} --against dinov2-small`",
+            fix=f"add --against, such as `vconv validate {path} --against dinov2-small`; "
+            f"an artifact has a {MANIFEST_FILE}: export it again if that is lost",
         )
     if (Path(path) / MANIFEST_FILE).exists():
         raise InputError(

@@ -27,7 +27,10 @@ def find_precisions(names: Sequence[str], device: Device) -> list[Precision]:
         if name not in torch_precisions():
             choices = [choice for choice in (AUTO, *torch_precisions()) if choice != name]
             raise UnknownNameError(
-                "precision", name, choices, fix="name some of those, separated by commas, or auto alone"
+                "precision of torch variants",
+                name,
+                choices,
+                fix="name some of those, separated by commas, or auto alone; graphs are judged in their own",
             )
         if name not in device.precisions:
             raise InputError(

@@ -74,8 +74,8 @@ def remedy(engine: str, device: Device) -> str:
         usual = usual_engine(Runs.MODELS)
         return f"{'name' if device.simulated else 'install what is missing, or name'} the engine {usual}"
     if device.simulated:
-        return "name the engine onnxruntime: the simulated NPU runs graphs in ONNX Runtime alone"
-    return f"install the build of {engine} for this device, or name another engine"
+        return f"name the engine {usual_engine()}, which runs graphs in float32 there, or the device cpu"
+    return f"install the build of {engine} for this device, if there is one, or name another engine"
 
 
 @dataclass(frozen=True)

@@ -174,11 +174,18 @@ def broken_bound(
         count: whether the operators must be those of the manifest.
 
     Raises:
-        ArtifactError: the file is not an ONNX graph.
+        ArtifactError: the file is missing, or is not an ONNX graph.
     """
     beside = PurePosixPath(record.path).parent
     weights = os.path.relpath(record.weights, beside) if record.weights else None
     operators = record.graph.operators if record.graph else {}
+    if not path.is_file():
+        raise ArtifactError(
+            f"{path} is missing",
+            got="no such file",
+            expected="the graph that the manifest lists",
+            fix="export the artifact again",
+        )
     if record.weights and (nbytes := path.stat().st_size) > GREATEST_BYTES:
         return "file size", f"{nbytes:,} bytes, expected at most {GREATEST_BYTES:,}"
     subject = _Subject(read_graph(path), path.parent, weights, operators if count else None, domains)

@@ -272,7 +272,11 @@ def _wrong_scale(name: str, weight: Array, whole: Array, scales: Array) -> Itera
 
 
 _RULES = {
-    "reduced weights": (_wrong_weights, "every weight is the one in float32, rounded to its type", None),
+    "reduced weights": (
+        _wrong_weights,
+        "every weight that is not quantised is the one in float32, rounded to its type",
+        None,
+    ),
     "types": (_wrong_types, "every node computes in the type that the plan has for it", False),
     "plan": (_wrong_plan, "its share of the multiply-adds is that of the plan", None),
     "ranges": (_wrong_ranges, "scales and zero points are those of the ranges in the manifest", True),

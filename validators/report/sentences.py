@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from vconv.validators.report.document import GraphRow, Ranking, RankRow, ReferenceRow, Report, Winner
     from vconv.validators.report.rows import VariantName, VariantRow
 from vconv.runtime.engines.forms import FORMS
-from vconv.runtime.engines.table import Runs, engines_of, is_usual
+from vconv.runtime.engines.table import Runs, engines_of, is_usual, simulates
 from vconv.types import FROM_IMAGES, Status
 
 REFERENCES = {
@@ -94,7 +94,7 @@ def short_name(row: PlacedVariant) -> str:
     """
     engine = "" if is_usual(row.engine) else f" {row.engine}"
     device = "" if row.device == "cpu" else f" {row.device}"
-    simulated = " (simulated)" if row.simulated and "simulated" not in row.engine else ""
+    simulated = " (simulated)" if row.simulated and not simulates(row.engine) else ""
     return f"{row.variant}{engine}{device}{simulated}"
 
 

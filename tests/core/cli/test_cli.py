@@ -178,6 +178,7 @@ def test_a_table_names_synthetic_weights(small_name: str, tmp_path: Path) -> Non
         (["validate", ".", "--capture"], "--capture cannot be met here | got cpu, which captures no graphs"),
         (["compare", "a", "--capture"], "--capture cannot be met here | got cpu, which captures no graphs"),
         (["validate", ".", "--engine", "tensorrt"], "unknown engine | got 'tensorrt'"),
+        (["validate", ".", "--engine", "torch,tensorrt"], "unknown engine | got 'tensorrt'"),
         (["validate", ".", "--quick", "--full"], "--quick and --full exclude each other"),
         *(
             (["validate", ".", "--budget", value], f"--budget is out of range | got {float(value)} | ")

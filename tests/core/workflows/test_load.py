@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import vconv
-from vconv.errors import InputError, UnavailableError, UnknownNameError
+from vconv.errors import ArtifactError, InputError, UnavailableError, UnknownNameError
 from vconv.runtime.engines.compiled import CompiledSession
 from vconv.runtime.engines.onnxruntime import OnnxRuntimeSession
 from vconv.runtime.engines.openvino import OpenVinoSession
@@ -146,7 +146,8 @@ def test_every_name_of_a_report_opens_with_what_it_says(copied: Path, size: tupl
     [
         ({"variant": "onnx-fp23"}, UnknownNameError, "unknown variant .*onnx-fp32"),
         ({"variant": "original-torch-fp32"}, UnknownNameError, "original is not in it"),
-        ({"variant": "patched-torch-fp4"}, InputError, "cannot open patched-torch-fp4.*runs fp32"),
+        ({"variant": "patched-torch-fp4"}, UnknownNameError, "unknown variant .*patched-torch-fp32"),
+        ({"variant": "patched-torch-fp16", "device": "npu-sim"}, InputError, "npu-sim, which runs fp32"),
         ({"variant": "patched-torch-fp32-captured"}, InputError, "cpu, which captures no graphs"),
         ({"variant": "patched-torch-fp32", "engine": "openvino"}, InputError, "got engine openvino"),
         ({"variant": "onnx-fp32", "engine": "torch"}, UnknownNameError, "unknown engine .*onnxruntime"),
@@ -163,3 +164,9 @@ def test_what_cannot_be_opened_is_one_line(
     with pytest.raises(error, match=said) as raised:
         vconv.load(copied, **more)  # type: ignore[arg-type]
     assert "\n" not in str(raised.value)
+
+
+def test_a_graph_that_is_gone_is_one_line(copied: Path, refused: Callable[..., Any]) -> None:
+    (copied / "model.onnx").unlink()
+    with refused(ArtifactError, "model.onnx is missing"):
+        vconv.load(copied, variant="onnx-fp32")

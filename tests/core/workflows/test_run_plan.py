@@ -106,7 +106,10 @@ def test_a_capture_is_refused_where_no_device_can() -> None:
 @pytest.mark.skipif(bool(lack()), reason=lack())
 def test_the_simulated_npu_has_one_engine_for_graphs_and_the_error_names_it() -> None:
     simulated = find_device("npu-sim")
-    with pytest.raises(InputError, match="openvino cannot run here .*runs graphs in ONNX Runtime alone"):
+    with pytest.raises(
+        InputError,
+        match="openvino cannot run here .*name the engine onnxruntime, which runs graphs in float32",
+    ):
         RunPlan((simulated,), ("openvino",), ("fp32",)).check()
 
 

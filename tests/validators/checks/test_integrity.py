@@ -385,7 +385,10 @@ def test_a_source_of_another_configuration_fails(part: str, made: Manifest, smal
 
 def test_every_variant_of_the_table_is_there(made: Manifest) -> None:
     check = verify_variants(made)
-    assert (check.status, check.detail) == (Status.PASSED, f"all {len(made.variants)} variants are there")
+    assert (check.status, check.detail) == (
+        Status.PASSED,
+        f"the {len(made.variants)} that every artifact has are there",
+    )
 
 
 def test_a_variant_that_is_gone_is_caught(made: Manifest) -> None:

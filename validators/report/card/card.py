@@ -12,6 +12,7 @@ from vconv.catalog.literature import HUGGING_FACE
 from vconv.convert.libraries.readers import READERS
 from vconv.convert.libraries.table import LIBRARIES
 from vconv.errors import UnknownNameError
+from vconv.runtime.engines.table import ENGINES, engine_versions
 from vconv.types import Config
 from vconv.validators.report.card import measured, model, reductions, tables
 from vconv.validators.report.card.command import export_options
@@ -83,6 +84,7 @@ def render(
         "calibrated_on": reductions.on_photographs(made),
         "plans": reductions.plans(made, words),
         "planned_losses": reductions.have_losses(made),
+        "unlisted": reductions.of_operators_that_cann_does_not_list(made, words),
         "works": system.works,
         "published_weights": model.published_weights(made),
         "trained_on": system.trained_on,
@@ -105,6 +107,13 @@ def _packages(made: Manifest, evidence: Sequence[DeviceEvidence]) -> str:
     wanted = [name for name in _INSTALLED if name != "timm" or made.system.library == "timm"]
     if not evidence:
         return " ".join(wanted)
+    timed = {
+        ENGINES[row.engine].package
+        for one in evidence
+        for row in one.rows
+        if row.engine in ENGINES and row.latency
+    }
+    wanted += sorted(timed & engine_versions().keys() - {*wanted})
     found = max(evidence, key=lambda one: one.document.time).document.environment
     versions = {name: str(found.get(name, "")) for name in wanted}
     return " ".join(

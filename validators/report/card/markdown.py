@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 _SPECIAL = re.compile(r"([\\|<>\[\]*_`~])")
+_BAR = re.compile(r"(?<!\\)\|")
+"""A bar that is not escaped, and would end a cell."""
 
 
 def escaped(text: str) -> str:
@@ -14,8 +16,8 @@ def escaped(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """Format any text as code, even if it contains backticks or bars."""
-    plain = " ".join(text.split()).replace("|", "\\|")
+    """Format any text as code, even if it contains backticks."""
+    plain = " ".join(text.split())
     fence = "`" * (1 + max((len(run) for run in re.findall(r"`+", plain)), default=0))
     return f"{fence} {plain} {fence}" if "`" in plain else f"`{plain}`"
 
@@ -25,10 +27,11 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], numbers: int =
 
     Args:
         headings: the headings of the columns.
-        rows: the cells of each row, in Markdown.
+        rows: the cells of each row, in Markdown; bars in them are escaped.
         numbers: the number of columns, counted from the right, that hold numbers.
     """
-    lines = [f"| {' | '.join(row)} |" for row in rows]
+    safe = [[_BAR.sub(r"\|", cell) for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in safe]
     if not lines:
         return ""
     words = len(headings) - numbers

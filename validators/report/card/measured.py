@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from vconv.runtime.engines.table import ENGINES
+from vconv.runtime.engines.table import ENGINES, is_usual
+from vconv.runtime.engines.torch_kinds import PATCHED_FP32
 from vconv.types import Status
 from vconv.validators.checks.preprocessing import MADE_UP
 from vconv.validators.latency.peak_memory import IN_PROCESS, ISOLATED
@@ -60,7 +61,7 @@ def _image(name: str, words: Words) -> str:
 
 def _reason(text: str, words: Words) -> str:
     """Return the reason of a variant's status, in the card's language if there is a translation."""
-    return words.say("reasons", text)
+    return words.reword("reasons", text)
 
 
 def environment(one: DeviceEvidence, words: Words) -> dict[str, Any]:
@@ -87,7 +88,7 @@ def summaries(one: DeviceEvidence, words: Words) -> list[dict[str, Any]]:
             "table": tables.summary(row, words),
         }
         for row in one.rows
-        if row.variant == "patched-torch-fp32" and row.output_summary
+        if row.variant == PATCHED_FP32 and is_usual(row.engine) and row.output_summary
     ]
 
 
@@ -116,8 +117,7 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         for doubt in doubts
         if doubt
     ]
-    measured = {row.peak_memory_is for row in one.rows if row.peak_rss_bytes}
-    told += [words.say("marks", mark) for where, mark in _PEAK_MEMORY.items() if where in measured]
+    told += _peak_memory(one, words)
     return {
         "device": device(one, words),
         "model": model(one, words),
@@ -129,6 +129,18 @@ def performance(one: DeviceEvidence, words: Words) -> dict[str, Any]:
         "costs": tables.costs(one, words),
         "remarks": [*dict.fromkeys(told), *skipped, *refused, *warned],
     }
+
+
+def _peak_memory(one: DeviceEvidence, words: Words) -> list[str]:
+    """Say where peak memory was measured; with the names of the variants, unless it is the same for all."""
+    measured = [row for row in one.rows if row.peak_rss_bytes and row.status is not Status.SKIPPED]
+    found = []
+    for where, mark in _PEAK_MEMORY.items():
+        names = [tables.named(row, words) for row in measured if row.peak_memory_is == where]
+        if names:
+            of = words.say("marks", "and").join(names) + words.say("marks", "colon")
+            found.append(of * (len(names) < len(measured)) + words.say("marks", mark))
+    return found
 
 
 def accuracy(one: DeviceEvidence, words: Words) -> dict[str, Any]:

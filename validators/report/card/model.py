@@ -205,7 +205,7 @@ def patch_notes(made: Manifest, words: Words) -> list[str]:
     return [
         words.say("patches", patch.name).format(
             sites=patch.sites,
-            proof=code(patch.proof),
+            proof=words.reword("proofs", patch.proof),
             carriers=_listed([words.say("carriers", carrier) for carrier in patch.carriers], words),
         )
         for patch in made.patches

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vconv.artifact.manifest import Manifest
 from vconv.artifact.reduction_records import ReductionRecord
+from vconv.convert.ascend import operators as cann
 from vconv.precisions import type_of
 from vconv.validators.report.card.markdown import code, table
 from vconv.validators.report.card.words import Words
@@ -45,6 +46,16 @@ def on_photographs(made: Manifest) -> int:
     """Return the number of photographs on which plans were made; 0 if there were none."""
     found = [one.reduction for one in made.variants if one.reduction]
     return max((of.images for of in found if not of.made_up), default=0)
+
+
+def of_operators_that_cann_does_not_list(made: Manifest, words: Words) -> str:
+    """List the graphs for an NPU with operators that CANN does not list; empty if there are none."""
+    found = [
+        code(one.path)
+        for one in made.variants
+        if one.reduction and one.batch and one.graph and one.graph.operators.keys() - cann.SUPPORTED
+    ]
+    return words.say("marks", "and").join(found)
 
 
 def _chosen(of: ReductionRecord, words: Words) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from vconv.catalog.published import PublishedFigures
-from vconv.runtime.engines.table import is_usual
+from vconv.runtime.engines.table import is_usual, simulates
+from vconv.types import Status
 from vconv.validators.accuracy.metrics import METRICS
 from vconv.validators.report.card.evidence import DeviceEvidence
 from vconv.validators.report.card.markdown import code, escaped, table
@@ -59,9 +60,9 @@ def figure(key: str, value: float | None) -> str:
 
 
 def named(row: PlacedVariant, words: Words) -> str:
-    """Return the name of a variant, followed by *simulated* if its device is simulated."""
+    """Return the name of a variant, followed by *simulated* unless its engine says so."""
     engine = "" if is_usual(row.engine) else f" ({escaped(row.engine)})"
-    simulated = words.say("marks", "simulated") if row.simulated else ""
+    simulated = words.say("marks", "simulated") if row.simulated and not simulates(row.engine) else ""
     return f"{code(row.variant)}{engine}{simulated}"
 
 
@@ -77,7 +78,11 @@ def latency(evidence: DeviceEvidence, words: Words) -> str:
 
 def costs(evidence: DeviceEvidence, words: Words) -> str:
     """Lay out the other costs of each variant: load, first run, peak memory and launches."""
-    measured = [row for row in evidence.rows if any(getattr(row, key) for key in (*_COSTS, "launches"))]
+    measured = [
+        row
+        for row in evidence.rows
+        if row.status is not Status.SKIPPED and any(getattr(row, key) for key in (*_COSTS, "launches"))
+    ]
     shown = [key for key in _COSTS if any(getattr(row, key) for row in measured)]
     rows = [
         [

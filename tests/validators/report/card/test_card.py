@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import made_reports
 import pytest
@@ -12,8 +13,10 @@ from vconv.artifact.manifest import Manifest
 from vconv.catalog.systems import SYSTEMS
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.evidence import DeviceEvidence, SavedReport, newest
+from vconv.validators.report.rows import OutputSummary, VariantRow
 
 BUSY = "the machine was busy: other processes took 0.86 of 2 cores: more than 0.15"
+SHAPE: dict[str, Any] = {"shape": (1, 2), "dtype": "float32", "device": "cpu"}
 SCRIPT = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 pytestmark = pytest.mark.parametrize("system", ["dinov3-vits16"], indirect=True)
@@ -43,6 +46,12 @@ def evidence(**environment: str) -> list[DeviceEvidence]:
         environment={"vconv": "0.2.0", **environment},
     )
     return newest([SavedReport("reports/20261120T000000-validate.json", report)])
+
+
+def card_of(made: Manifest, *rows: VariantRow, language: str = "en", **environment: str) -> str:
+    """Return the card of a report with these rows."""
+    report = made_reports.report(*rows, environment={"vconv": "0.2.0", **environment})
+    return render(made, newest([SavedReport("reports/20261120T000000-validate.json", report)]), language)
 
 
 def test_what_is_said_of_timing_is_chinese_in_a_chinese_card(made: Manifest) -> None:
@@ -131,3 +140,32 @@ def test_a_card_says_which_process_peak_memory_is_that_of(made: Manifest, where:
     (line,) = lines(10**9)
     assert said in line
     assert lines(None) == []
+
+
+def test_a_card_names_the_variants_if_peak_memory_is_not_that_of_one_kind_of_process(made: Manifest) -> None:
+    apart = variant("onnx-fp32", timing(1, 2.0), peak_memory_is="isolated", peak_rss_bytes=10**9)
+    within = variant("onnx-fp16", timing(1, 2.0), peak_memory_is="in process", peak_rss_bytes=10**9)
+    skipped = variant("onnx-bf16", status="skipped", peak_memory_is="isolated", peak_rss_bytes=10**9)
+    text = card_of(made, apart, within, skipped)
+    assert "- `onnx-fp32`: peak memory is of a process that runs one variant" in text
+    assert "- `onnx-fp16`: peak memory is of the whole process" in text
+
+
+def test_what_came_out_stands_once_if_several_engines_ran_the_variant(made: Manifest) -> None:
+    summary = {"cls": OutputSummary(**SHAPE, min=0.0, max=1.0, mean=0.5, first=(0.5, 1.0))}
+    rows = [
+        variant("patched-torch-fp32", timing(1, 2.0), engine=engine, output_summary=summary)
+        for engine in ("torch", "torch-compiled")
+    ]
+    assert card_of(made, *rows).count("What came out of `patched-torch-fp32`") == 1
+
+
+def test_the_reason_of_a_skipped_variant_is_chinese_in_a_chinese_card(made: Manifest) -> None:
+    row = variant("onnx-fp16", status="skipped", reason="engine computes fp32")
+    assert "该引擎实际以 fp32 计算" in card_of(made, row, language="zh")
+
+
+def test_the_packages_of_a_card_have_the_engines_that_were_timed(made: Manifest) -> None:
+    rows = [variant("onnx-fp32", timing(1, 2.0), engine="openvino")]
+    assert "openvino==2026.4.0" in card_of(made, *rows, openvino="2026.4.0")
+    assert "openvino==" not in card_of(made, variant("onnx-fp32", timing(1, 2.0)), openvino="2026.4.0")

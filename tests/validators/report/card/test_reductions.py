@@ -55,7 +55,7 @@ def test_each_precision_has_one_row_with_its_plan_and_what_it_lost(made: Manifes
         ["`int8/`", "`int8`", "44.5%", "3 products quantised", "9 photographs", "0.012", "0.04"],
     ]
     assert "lost: classes" not in text
-    assert "1 less the least cosine" in text
+    assert "1 minus the least cosine" in text
 
 
 def test_what_a_loss_is_stands_only_where_there_is_one(made: Manifest) -> None:
@@ -63,7 +63,27 @@ def test_what_a_loss_is_stands_only_where_there_is_one(made: Manifest) -> None:
     assert rows_of(text, "fp16") == [
         ["`fp16/`", "`float16`", "100.0%", "-", "no images: there is nothing to choose"]
     ]
-    assert "1 less the least cosine" not in text
+    assert "1 minus the least cosine" not in text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_card_says_which_graphs_for_an_npu_have_operators_that_cann_does_not_list(
+    made: Manifest, language: str
+) -> None:
+    def text(*operators: str) -> str:
+        graph = next(one for one in made.variants if one.graph and one.batch)
+        assert graph.graph is not None
+        counted = graph.graph.model_copy(update={"operators": dict.fromkeys(operators, 2)})
+        more = {"reduction": of_images(made_up=False), "path": "int8/model.npu.onnx", "graph": counted}
+        variants = (*made.variants, graph.model_copy(update=more))
+        return render(made.model_copy(update={"variants": variants}), [], language)
+
+    said = {
+        "en": "whether ATC takes `int8/model.npu.onnx` is unverified",
+        "zh": "`int8/model.npu.onnx` 尚未验证",
+    }
+    assert said[language] in text("MatMul", "QuantizeLinear")
+    assert said[language] not in text("MatMul")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
