@@ -152,10 +152,14 @@ class TorchStages(Stages):
 
     @contextlib.contextmanager
     def _passed_by(self, passing: Pass) -> Iterator[None]:
+        before = [vars(block).get("forward") for block in self._blocks]
         for index, block in enumerate(self._blocks):
             block.forward = functools.partial(passing, index)
         try:
             yield
         finally:
-            for block in self._blocks:
-                del block.forward
+            for block, forward in zip(self._blocks, before, strict=True):
+                if forward is None:
+                    del block.forward
+                else:  # a fused block
+                    block.forward = forward
