@@ -116,7 +116,7 @@ BAD: dict[str, tuple[type[VconvError], dict[str, Any], tuple[str, ...]]] = {
         f"a loss of {value}": (
             InputError,
             {"max_drop": value, "names": ["auto"]},
-            ("--max-drop is out of range", f"got {value}", "between 0 and 1"),
+            ("--max-drop is out of range", f"got {value}", "more than 0 and less than 1"),
         )
         for value in (0.0, 1.0, -0.1, 5.0, float("nan"), float("inf"))
     },
