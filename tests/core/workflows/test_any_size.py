@@ -202,6 +202,7 @@ def test_a_validation_judges_other_sizes_in_each_engine(copy: Path, source: str)
     judged = {(2, 5): 2, (6, 2): 1, (6, 7): 1}
     expected = {
         ("patched-torch-fp32", "torch"): judged,
+        ("fused-torch-fp32", "torch"): judged,
         ("onnx-fp32", "onnxruntime"): judged,
         ("onnx-fp32", "openvino"): judged,
         ("onnx-fp32-npu", "onnxruntime"): {},
@@ -211,7 +212,7 @@ def test_a_validation_judges_other_sizes_in_each_engine(copy: Path, source: str)
     errors = [one.vector_relative_error for row in report.variants for one in row.sizes]
     assert all(error is not None and 0 < error < 1e-5 for error in errors)
     at = f"at {2 * patch}x{5 * patch}, batch 2: vector_relative_error"
-    assert Path(report.log).read_text().count(at) == 3
+    assert Path(report.log).read_text().count(at) == 4
 
 
 def test_a_recording_of_another_size_that_was_altered_is_found(copy: Path) -> None:

@@ -69,7 +69,7 @@ def test_it_validates(old: Path, live: bool) -> None:
     assert report.reference.source == ("live" if live else "golden")
     assert {row.variant: row.status for row in report.variants} == {
         **({"original-torch-fp32": "skipped"} if live else {}),
-        **dict.fromkeys(("patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"), "passed"),
+        **dict.fromkeys(("patched-torch-fp32", "fused-torch-fp32", "onnx-fp32", "onnx-fp32-npu"), "passed"),
     }
 
 

@@ -35,7 +35,11 @@ def test_it_is_exported_and_validated_without_a_false_alarm(copied: Path, made: 
     report = vconv.validate(copied)
     failed = [check for check in report.checks if check.status != "passed"]
     assert failed == []
-    assert {row.status for row in report.variants if row.variant != "original-torch-fp32"} == {"passed"}
+    rows = {row.variant: row for row in report.variants if row.variant != "original-torch-fp32"}
+    if made.system.family == "dinov3_convnext":
+        fused = rows.pop("fused-torch-fp32")
+        assert fused.status == "skipped" and "stage" in fused.reason
+    assert {row.status for row in rows.values()} == {"passed"}
     assert report.status == "passed"
     assert set(vconv.info(copied)["outputs"]) == set(made.outputs)
     assert made.system.name in (copied / "README.md").read_text()

@@ -63,6 +63,9 @@ def forget_the_source(folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(json.dumps(content))
 
 
+EVERY_VARIANT = {"patched-torch-fp32", "fused-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+
+
 def failures(report: dict[str, Any]) -> set[str]:
     failed = {check.name for check in report.checks if check.status == "failed"}
     return failed | {variant.variant for variant in report.variants if variant.status == "failed"}
@@ -161,11 +164,11 @@ def test_a_tightened_file_fails_a_clean_artifact_in_what_it_names_and_nothing_el
 ) -> None:
     tight = tmp_path / "tight.toml"
     tight.write_text("[fp32.fp32]\nvector_relative_error = 1e-9\n")
-    everything = {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+    everything = EVERY_VARIANT
     assert failures(vconv.validate(copied, within=str(tight), **QUICK)) == everything
     tight.write_text("[bf16.bf16]\nvector_relative_error = 1e-9\n")
     report = vconv.validate(copied, within=str(tight), precision=("fp32", "fp16", "bf16"), **QUICK)
-    assert failures(report) == {"patched-torch-bf16"}
+    assert failures(report) == {"patched-torch-bf16", "fused-torch-bf16"}
     used = {(row.precision, row.bounds["vector_relative_error"]) for row in report.limits.rows}
     assert used == {("fp32", 1e-5), ("fp16", 5e-3), ("bf16", 1e-9)}
     document = vconv.compare([copied], within=tight, precision=("bf16",), **QUICK)
@@ -256,7 +259,7 @@ def test_one_transposed_weight_fails_every_variant(copied: Path, live: bool) -> 
         forget_the_source(copied)
     rehash(copied)
     report = vconv.validate(copied, **QUICK)
-    everything = {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+    everything = EVERY_VARIANT
     assert failures(report) == everything | ({"tensors"} if live else set())
 
 
@@ -286,7 +289,7 @@ def test_the_top_exponent_bit_of_a_weight_fails_every_variant_even_without_the_o
     rehash(copied)
     report = vconv.validate(copied, **QUICK)
     assert report.reference.source == "golden"
-    assert failures(report) == {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+    assert failures(report) == EVERY_VARIANT
 
 
 TRANSFORMERS = sorted(name for name, system in EXAMPLES.items() if system.library == "transformers")
@@ -345,7 +348,7 @@ def test_untruncated_periods_stop_an_export_and_fail_a_validation(
     assert list(tmp_path.iterdir()) == []
     vconv.export(small_name, "synthetic", tmp_path / "a", golden=False)
     report = vconv.validate(tmp_path / "a", **QUICK)
-    everything = {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+    everything = EVERY_VARIANT
     assert failures(report) == everything | {"manifest: patches"}
 
 

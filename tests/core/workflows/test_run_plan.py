@@ -50,7 +50,7 @@ def test_torch_variants_are_run_captured_too_where_that_is_asked_for_and_the_dev
     found: CheckedArtifact, capture: bool
 ) -> None:
     listed = places(torch_variants(RunPlan((CPU, GPU), (), ("fp32", "bf16"), capture=capture), found))
-    names = [f"{kind}-torch-{name}" for kind in ("original", "patched") for name in ("fp32", "bf16")]
+    names = [f"{kind}-torch-{name}" for kind in ("original", "patched", "fused") for name in ("fp32", "bf16")]
     eager = [(name, device, False) for name in names for device in ("cpu", "cuda:1")]
     captured = [(f"{name}-captured", "cuda:1", True) for name in names]
     assert sorted(listed) == sorted(eager + captured * capture)
@@ -72,7 +72,7 @@ def test_a_captured_variant_is_opened_captured_and_any_other_is_not(
     for candidate in candidates:
         with candidate.open() as session:
             kinds[candidate.variant] = type(session)
-    eager = dict.fromkeys(("original-torch-fp32", "patched-torch-fp32"), TorchSession)
+    eager = {f"{kind}-torch-fp32": TorchSession for kind in ("original", "patched", "fused")}
     assert kinds == {**eager, **{f"{name}-captured": CapturedSession for name in eager}}
 
 

@@ -103,6 +103,7 @@ def test_torch_variants_tell_what_they_launch_and_the_spelled_out_gelu_four_more
 ) -> None:
     found = {variant.variant: variant.launches for variant in validated.variants}
     original, patched = found.pop("original-torch-fp32"), found.pop("patched-torch-fp32")
+    assert found.pop("fused-torch-fp32").total < original.total
     assert set(found.values()) == {None}
     assert {original.how, patched.how} == {"operators"}
     assert [sum(each.operators.values()) for each in (original, patched)] == [
@@ -300,7 +301,9 @@ def test_torch_variants_run_in_every_precision_that_is_asked_for(copied: Path) -
     report = vconv.validate(copied, precision=names, quick=True, budget=1e-3)
     rows = {row.variant: row for row in report.variants}
     assert report.passed
-    assert {f"{kind}-torch-{name}" for kind in ("original", "patched") for name in names} <= rows.keys()
+    assert {
+        f"{kind}-torch-{name}" for kind in ("original", "patched", "fused") for name in names
+    } <= rows.keys()
     for name in names[1:]:
         row = rows[f"patched-torch-{name}"]
         assert row.status == "passed"
@@ -338,6 +341,7 @@ def test_a_comparison_has_one_row_a_variant_engine_and_batch_over_all_artifacts(
     one = [
         ("original-torch-fp32", "torch", 1),
         ("patched-torch-fp32", "torch", 1),
+        ("fused-torch-fp32", "torch", 1),
         ("onnx-fp32", "onnxruntime", 1),
         ("onnx-fp32", "openvino", 1),
         ("onnx-fp32-npu", "onnxruntime", 2),
@@ -376,6 +380,7 @@ def test_memory_is_measured_in_processes_of_their_own_unless_a_glance_is_asked_f
     names = [(subject.variant, subject.engine, bool(subject.original)) for subject in asked]
     assert names == [
         ("", "torch", True),
+        ("patched-torch-fp32", "torch", False),
         ("patched-torch-fp32", "torch", False),
         ("onnx-fp32", "onnxruntime", False),
         ("onnx-fp32-npu", "onnxruntime", False),
@@ -419,7 +424,7 @@ def test_a_quiet_machine_has_a_ranking_and_a_comparison_a_winner(
     report = vconv.validate(copies[0], quick=True)
     ranking = report.ranking
     assert (ranking.refused, ranking.left_out, report.machine.busy) == (None, (), False)
-    passed = {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+    passed = {"patched-torch-fp32", "fused-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
     assert {row.variant for row in ranking.rows if row.rank} == passed
     assert [row.variant for row in ranking.rows if not row.rank] == ["original-torch-fp32"]
     document = vconv.compare(copies, quick=True)
@@ -486,7 +491,7 @@ def test_a_fine_tune_with_its_librarys_periods_is_judged_against_those(
     report = vconv.validate(tmp_path / "a", quick=True, budget=1e-3)
     assert report.status == "failed"
     failed = {row.variant for row in report.variants if row.status == "failed"}
-    assert failed == {"patched-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
+    assert failed == {"patched-torch-fp32", "fused-torch-fp32", "onnx-fp32", "onnx-fp32-npu"}
 
 
 def test_a_comparison_is_incomplete_where_one_artifact_was_not_compared(

@@ -24,7 +24,7 @@ if lack():
     pytest.skip(lack(), allow_module_level=True)
 
 ONE = pytest.mark.parametrize("system", ["dinov2-large"], indirect=True)
-TORCH = ("original-torch-fp32", "patched-torch-fp32")
+TORCH = ("original-torch-fp32", "patched-torch-fp32", "fused-torch-fp32")
 GRAPHS = ("onnx-fp32", "onnx-fp32-npu")
 
 
@@ -113,7 +113,7 @@ def test_the_word_simulated_follows_every_line_that_names_a_variant(
             assert f" {100 * errors.relative_error:.4f} % " in shown
     named = [line for line in log.splitlines() if "npu-sim)" in line or "npu-sim," in line]
     assert all("simulated" in line for line in named if not line.lstrip()[0].isdigit())
-    assert log.count("predicted by simulation") == 4
+    assert log.count("predicted by simulation") == 5
 
 
 @ONE
