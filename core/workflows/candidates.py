@@ -14,7 +14,7 @@ from vconv.precisions import FP32, PRECISIONS, Precision, limits_of, type_of
 from vconv.runtime.devices.base import Device
 from vconv.runtime.engines.base import Session
 from vconv.runtime.engines.table import Runs, chosen_engines, engines_for, graph_engines, is_usual, runs
-from vconv.runtime.engines.torch_kinds import ORIGINAL, TORCH_KINDS, TorchName, kinds_in_artifact
+from vconv.runtime.engines.torch_kinds import ORIGINAL, TorchName, kinds_in_artifact
 from vconv.runtime.engines.variants import open_original, open_variant
 from vconv.runtime.processes.request import OpenRequest
 from vconv.runtime.simulation.session import SimulatedTorchSession
@@ -31,7 +31,7 @@ def candidates(
     patches: Mapping[str, Patch] | None = None,
     captures: Sequence[bool] = (False,),
     offline: bool = True,
-    kinds: Collection[str] = tuple(TORCH_KINDS),
+    kinds: Collection[str] | None = None,
 ) -> list[Candidate]:
     """List an artifact's variants: torch by kind and precision, graphs by engine, an offline model once.
 
@@ -45,7 +45,7 @@ def candidates(
         patches: patches by name to use instead of the table of patches.
         captures: whether torch variants are captured and replayed; they are listed once for each value.
         offline: whether to list an offline model; only a real NPU runs an offline model.
-        kinds: the kinds of torch variants to list, as far as they are made of an artifact's weights.
+        kinds: the kinds of torch variants to list; by default, every one that is made of an artifact's weights.
     """
 
     def subject(record: VariantRecord, engine: str, precision: str, **more: Any) -> OpenRequest:
@@ -78,7 +78,7 @@ def candidates(
                     any_size=record.contract.sides is not None,
                 )
                 for kind in kinds_in_artifact()
-                if kind.name in kinds
+                if kinds is None or kind.name in kinds
                 for precision in precisions
                 for engine in chosen_engines(engines, Runs.MODELS)
                 for captured in (captures if is_usual(engine) else (False,))

@@ -68,7 +68,7 @@ def test_every_variant_is_judged_in_every_engine_and_the_original_only_measured(
     validated: ValidationResult, system: System
 ) -> None:
     names = [(variant.variant, variant.engine) for variant in validated.variants]
-    assert len(names) == len(set(names)) == 6
+    assert len(names) == len(set(names)) == 7
     assert names[0] == ("original-torch-fp32", "torch")
     assert validated.variants[0].reason
     for variant in validated.variants:
@@ -441,7 +441,7 @@ def test_a_quiet_machine_has_a_ranking_and_a_comparison_a_winner(
     for ending in (report.log, report.page):
         assert str(report.winners[0].load) in html.unescape(Path(ending).read_text())
     assert document.winner_reason is None
-    assert len([row for row in document.ranking.rows if row.rank]) == 6
+    assert len([row for row in document.ranking.rows if row.rank]) == 8
     for copy in copies:
         first = [row for row in document.ranking.rows if row.artifact == str(copy) and row.rank]
         best = [(row.variant, row.engine) for row in first if row.rank == first[0].rank]
