@@ -125,7 +125,7 @@ def test_help_names_what_was_added() -> None:
     assert (
         "for the graphs, onnxruntime, simulated-rounding, onnxruntime-tensorrt, openvino, toy, or" in validate
     )
-    assert "for the torch variants, torch, torch-compiled; or all. May be repeated." in validate
+    assert "for the torch variants, torch, torch-compiled; or all. Several are" in validate
     assert (
         "cpu, cuda[:N], npu[:N], npu-sim, toy[:N], or all, which is every device except npu-sim." in validate
     )
