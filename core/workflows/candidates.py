@@ -45,7 +45,7 @@ def candidates(
         patches: patches by name to use instead of the table of patches.
         captures: whether torch variants are captured and replayed; they are listed once for each value.
         offline: whether to list an offline model; only a real NPU runs an offline model.
-        kinds: the kinds of torch variants to list; by default, every one that is made of an artifact's weights.
+        kinds: the kinds of torch variants to list; by default, all that are made of an artifact's weights.
     """
 
     def subject(record: VariantRecord, engine: str, precision: str, **more: Any) -> OpenRequest:
