@@ -85,7 +85,8 @@ def test_every_strict_limit_stands_between_what_was_measured_clean_and_the_least
     assert low <= high < bounds["vector_relative_error"] < fault["vector_relative_error"]
     assert found["clean_token_cosine_min"] > bounds.get("token_cosine_min", 0.0)
     assert found["bounds"] == bounds
-    figures = f"{low:.1e} to {high:.1e}", fault["what"], f"{fault['vector_relative_error']:.1e}"
+    clean = f"{low:.1e}" if low == high else f"{low:.1e} to {high:.1e}"
+    figures = clean, fault["what"], f"{fault['vector_relative_error']:.1e}"
     assert all(figure.replace("e-0", "e-") in source for figure in figures), figures
     assert ("synthetic weights" in source) == (pair != ("int8", "int8"))
     assert "DINOv2-small" in source
