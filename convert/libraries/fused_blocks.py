@@ -1,9 +1,9 @@
-"""Transformer blocks that compute the same as a library's with at most half the kernels.
+"""Transformer blocks that compute the same as a library's with fewer kernels.
 
 A block is built from the tensors of the architecture, whatever the library calls them. Query, key and value
 are one product; queries and keys are rotated together; LayerScale is folded into the projections, in float64.
-A block launches thirteen operators: two norms, two sums, four products, the attention, the activation, and
-three for RoPE (Su et al., 2021, arXiv:2104.09864).
+A block launches thirteen operators at most: two norms, two sums, four products, the attention, the
+activation, and three for RoPE (Su et al., 2021, arXiv:2104.09864); with a gate, one more.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ Activation = Callable[[Tensor], Tensor]
 Rope = tuple[Tensor, Tensor] | Tensor
 """Cosines and sines for the patches, (patches, channels): a pair, from transformers; from timm one tensor of
 twice the channels, the sines first."""
+_LAYERS = ("norm1", "query", "key", "value", "proj", "norm2", "fc1", "fc2", "gate", "up", "down")
+_PARTS = frozenset({"scale1", "scale2", *(f"{name}.{end}" for name in _LAYERS for end in ("weight", "bias"))})
+"""The tensors that a fused block has a place for, by their names in the architecture."""
 
 
 def lack(network: Network) -> str:
@@ -33,6 +36,8 @@ def lack(network: Network) -> str:
         return missing or "its width changes from stage to stage"
     if network.asked and any("attention" in name for name in network.asked):
         return "its attention probabilities are asked for, which one operator does not give"
+    if others := sorted(_parts(runs_of_parts(network), 0).keys() - _PARTS):
+        return f"its blocks also have {', '.join(others)}"
     gated = GATED_MLP in network.numbers.flags
     return "" if gated or network.known.exact_gelu else "its activation is not the exact GELU"
 
@@ -45,14 +50,9 @@ def fuse(model: nn.Module, network: Network, gelu: Activation = functional.gelu)
         network: the network that it implements, of which :func:`lack` says nothing.
         gelu: computes the exact GELU.
     """
-    runs, stored = runs_of_parts(network), _by_key(model, network)
-    tables = Tables(network)
+    runs, stored, tables = runs_of_parts(network), _by_key(model, network), Tables(network)
     for number, block in enumerate(find_blocks(model, network)):
-        parts = {
-            name.removeprefix(f"{BLOCK}.".replace("{i}", str(number))): _joined(found, stored)
-            for name, found in runs.items()
-            if name.startswith(f"{BLOCK}.".replace("{i}", str(number))) and found
-        }
+        parts = {name: _joined(found, stored) for name, found in _parts(runs, number).items()}
         fused = FusedBlock(parts, network, tables, gelu)
         for name, _ in [*block.named_children()]:
             delattr(block, name)
@@ -60,6 +60,12 @@ def fuse(model: nn.Module, network: Network, gelu: Activation = functional.gelu)
             delattr(block, name)
         block.fused = fused
         block.forward = fused.forward
+
+
+def _parts(runs: Mapping[str, list[Run]], number: int) -> dict[str, list[Run]]:
+    """Return where the tensors of a block are stored, by their names without the number of the block."""
+    stem = f"{BLOCK}.".replace("{i}", str(number))
+    return {name.removeprefix(stem): found for name, found in runs.items() if name.startswith(stem) and found}
 
 
 def _by_key(model: nn.Module, network: Network) -> dict[str, Tensor]:

@@ -46,8 +46,8 @@ def load(
     Args:
         path: the artifact.
         device: the device that runs the variant.
-        variant: the variant's name: a name in the manifest, or ``patched-torch-`` with a precision of the
-            device, with or without ``-captured``.
+        variant: the variant's name: a name in the manifest, or ``patched-torch-`` or ``fused-torch-`` with a
+            precision of the device, with or without ``-captured``.
         engine: the engine that runs it: a name in :data:`vconv.runtime.engines.table.ENGINES`, such as
             ``openvino`` for a graph, or ``torch-compiled`` for a torch variant, which is then compiled at the
             first call with each number of images. The defaults are ``onnxruntime`` and ``torch``.

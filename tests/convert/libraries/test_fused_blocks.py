@@ -116,6 +116,15 @@ def test_blocks_that_cannot_be_fused_are_named_with_the_reason(
     assert why in fused_blocks.lack(source.network)
 
 
+def test_a_block_with_a_tensor_of_another_kind_is_not_fused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, source = opened(miniature(find("dinov3-vits16")), tmp_path)
+    assert fused_blocks.lack(source.network) == ""
+    monkeypatch.setattr(fused_blocks, "_PARTS", fused_blocks._PARTS - {"scale1"})
+    assert fused_blocks.lack(source.network) == "its blocks also have scale1"
+
+
 def test_the_activation_is_the_one_that_is_given(tmp_path: Path) -> None:
     system = miniature(find("dinov3-vits16"))
     model, source = opened(system, tmp_path)
