@@ -93,6 +93,7 @@ class Tables:
         self._prefix = 1 + network.registers
         self._given: Rope | None = None
         self._made: tuple[Tensor, Tensor] | None = None
+        self._constants: tuple[Tensor, Tensor, Tensor] | None = None
 
     def made(self, given: Rope) -> tuple[Tensor, Tensor]:
         """Return cosines and sines, (1, N, 1, 1, channels), the sines negative in the first half.
@@ -104,12 +105,24 @@ class Tables:
         """
         if self._made is None or self._given is not given:
             cosine, sine = given if isinstance(given, tuple) else given.chunk(2, dim=-1)[::-1]
-            half = sine.shape[-1] // 2
-            signed = torch.cat([-sine[..., :half], sine[..., half:]], dim=-1)
-            still = functional.pad(cosine, (0, 0, self._prefix, 0), value=1.0)
-            turned = functional.pad(signed, (0, 0, self._prefix, 0))
-            self._given, self._made = given, (still[None, :, None, None], turned[None, :, None, None])
+            ones, zeros, signs = self._constants_like(cosine)
+            still, turned = torch.cat([ones, cosine, zeros, sine]).chunk(2)
+            self._given, self._made = given, (_by_token(still), _by_token(turned * signs))
         return self._made
+
+    def _constants_like(self, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the cosines and sines of the tokens before the patches, and the signs of sines."""
+        known = self._constants
+        if known is None or (known[0].device, known[0].dtype) != (tensor.device, tensor.dtype):
+            ones = tensor.new_ones(self._prefix, tensor.shape[-1])
+            signs = tensor.new_ones(tensor.shape[-1])
+            signs[: len(signs) // 2] = -1
+            self._constants = known = ones, torch.zeros_like(ones), signs
+        return known
+
+
+def _by_token(table: Tensor) -> Tensor:
+    return table[None, :, None, None]
 
 
 class FusedBlock(nn.Module):
