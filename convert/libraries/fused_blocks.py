@@ -95,19 +95,20 @@ class Tables:
         self._made: tuple[Tensor, Tensor] | None = None
         self._constants: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def made(self, given: Rope) -> tuple[Tensor, Tensor]:
+    def made(self, given: Rope, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return cosines and sines, (1, N, 1, 1, channels), the sines negative in the first half.
 
         Tokens before the patches are not turned: their cosine is 1, their sine 0.
 
         Args:
-            given: what a library gives to all blocks of a forward pass.
+            given: what a library gives to all blocks of a forward pass; timm in float32 in any precision.
+            dtype: the type of queries and keys.
         """
         if self._made is None or self._given is not given:
             cosine, sine = given if isinstance(given, tuple) else given.chunk(2, dim=-1)[::-1]
             ones, zeros, signs = self._constants_like(cosine)
-            still, turned = torch.cat([ones, cosine, zeros, sine]).chunk(2)
-            self._given, self._made = given, (_by_token(still), _by_token(turned * signs))
+            still, turned = torch.cat([ones, cosine, zeros, sine]).to(dtype).chunk(2)
+            self._given, self._made = given, (_by_token(still), _by_token(turned * signs.to(dtype)))
         return self._made
 
     def _constants_like(self, tensor: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -175,7 +176,7 @@ class FusedBlock(nn.Module):
         joined = self.qkv(tokens).view(batch, count, 3, self._heads, channels)
         turning, value = joined[:, :, :2], joined[:, :, 2]
         if rope is not None:
-            cosine, sine = self._tables.made(rope)
+            cosine, sine = self._tables.made(rope, turning.dtype)
             turning = torch.addcmul(turning * cosine, torch.roll(turning, channels // 2, -1), sine)
         query, key = turning.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = functional.scaled_dot_product_attention(query, key, value.transpose(1, 2))
