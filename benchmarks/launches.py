@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from exporters import SYSTEMS
 from numpy.typing import NDArray
 from record import finish, out_option
 
@@ -33,13 +34,6 @@ from vconv.validators.accuracy.metrics import vector_relative_error
 GELU = 4
 """Operators that the spelled-out GELU runs more than the fused one, in each block."""
 
-SYSTEMS = (
-    "dinov3-vits16",
-    "vit_small_patch16_dinov3.lvd1689m",
-    "dinov2-large",
-    "vit_small_patch14_reg4_dinov2.lvd142m",
-    "vit-base-patch16-224-in21k",
-)
 HALVED, MOST_ERROR = "dinov3-vits16", 2e-6
 """The system of which fused blocks launch at most half, and the greatest distance to float64."""
 

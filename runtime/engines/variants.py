@@ -104,28 +104,32 @@ def _opened(
     if lack := CAPTURED_APART if captured and not chosen.usual else chosen.lack(device):
         raise unavailable(chosen.name, lack, device)
     session: type[TorchSession] = CapturedSession if captured else chosen.session
+    fused = TORCH_KINDS[kind].fused
+    if fused and (lack := fused_blocks.lack(net)):
+        raise _not_fused(lack)
     model = models.load(folder, net)
-    if TORCH_KINDS[kind].fused:
+    if fused:
         gelu = _fuse(model, net, device)
     return session(model, net, device, put_on, folder, size, precision, gelu)
 
 
 def _fuse(model: nn.Module, network: Network, device: Device) -> str:
     """Replace a model's blocks by fused ones; return how they compute the exact GELU on a device."""
-    lack = fused_blocks.lack(network)
     if widening.is_narrow(model):
-        lack = "its weights are widened to float32 while they are used, to save memory"
-    if lack:
         models.discard(model)
-        raise UnavailableError(
-            "the blocks of this network are not fused",
-            got=lack,
-            expected="blocks of one width with the exact GELU, or with a gate, in float32",
-            fix="run another variant",
-        )
+        raise _not_fused("its weights are widened to float32 while they are used, to save memory")
     gelu = npu_gelu.in_one_kernel(device)
     fused_blocks.fuse(model, network, gelu.run)
     return gelu.name
+
+
+def _not_fused(lack: str) -> UnavailableError:
+    return UnavailableError(
+        "the blocks of this network are not fused",
+        got=lack,
+        expected="blocks of one width with the exact GELU, or with a gate, in float32",
+        fix="run another variant",
+    )
 
 
 def _simulated(

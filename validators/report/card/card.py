@@ -84,6 +84,7 @@ def render(
         "calibrated_on": reductions.on_photographs(made),
         "plans": reductions.plans(made, words),
         "planned_losses": reductions.have_losses(made),
+        "on_npu": any(one.device.partition(":")[0] == "npu" for one in evidence),
         "unlisted": reductions.of_operators_that_cann_does_not_list(made, words),
         "works": system.works,
         "published_weights": model.published_weights(made),

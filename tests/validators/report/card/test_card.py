@@ -10,6 +10,7 @@ import pytest
 from made_reports import output, timing, variant
 
 from vconv.artifact.manifest import Manifest
+from vconv.artifact.reduction_records import ReductionRecord
 from vconv.catalog.systems import SYSTEMS
 from vconv.validators.report.card.card import render
 from vconv.validators.report.card.evidence import DeviceEvidence, SavedReport, newest
@@ -169,3 +170,13 @@ def test_the_packages_of_a_card_have_the_engines_that_were_timed(made: Manifest)
     rows = [variant("onnx-fp32", timing(1, 2.0), engine="openvino")]
     assert "openvino==2026.4.0" in card_of(made, *rows, openvino="2026.4.0")
     assert "openvino==" not in card_of(made, variant("onnx-fp32", timing(1, 2.0)), openvino="2026.4.0")
+
+
+def test_that_no_npu_ran_a_reduced_graph_is_not_said_after_a_validation_on_one(made: Manifest) -> None:
+    reduction = ReductionRecord(share=1.0)
+    more = made.model_copy(
+        update={"variants": (*made.variants, made.variants[-1].model_copy(update={"reduction": reduction}))}
+    )
+    for device, said in (("cpu", True), ("npu-sim", True), ("npu:0", False)):
+        text = card_of(more, variant("onnx-fp32", timing(1, 2.0), device=device))
+        assert ("No NPU has run these graphs" in text) is said
